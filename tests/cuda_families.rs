@@ -430,12 +430,12 @@ fn open_with_images(
     case: &vision::Case,
     other: Option<&rig::Sequence>,
 ) -> rig::Sequence {
-    let seq = match other {
+    let mut seq = match other {
         Some(other) => rig.open_sharing(&case.ids, other),
         None => rig.open(&case.ids),
     };
     if let Some(images) = &case.images {
-        rig.put_images(&seq, images);
+        rig.put_images(&mut seq, images);
     }
     seq
 }

@@ -19,9 +19,9 @@ fn rig(row: &str, ranks: usize) -> Rig {
 }
 
 fn open(rig: &mut Rig, case: &Case) -> Sequence {
-    let seq = rig.open(&case.ids);
+    let mut seq = rig.open(&case.ids);
     if let Some(images) = &case.images {
-        rig.put_images(&seq, images);
+        rig.put_images(&mut seq, images);
     }
     seq
 }
@@ -79,9 +79,9 @@ fn cuts_hits_and_company_change_no_bit() {
 
             let mut first = open(&mut rig, case);
             rig.feed_prompt(&mut first, usize::MAX);
-            let second = rig.open_sharing(&case.ids, &first);
+            let mut second = rig.open_sharing(&case.ids, &first);
             if let Some(images) = &case.images {
-                rig.put_images(&second, images);
+                rig.put_images(&mut second, images);
             }
             assert!(run(&mut rig, second, 5, 8) == alone[n], "{row} {n} behind a prefix");
             rig.close(&first);
@@ -119,8 +119,8 @@ fn another_image_is_another_answer() {
 
         let seq = open(&mut rig, case);
         let (logits, _) = run(&mut rig, seq, usize::MAX, 1);
-        let seq = rig.open(&case.ids);
-        rig.put_images(&seq, &Arc::new(other));
+        let mut seq = rig.open(&case.ids);
+        rig.put_images(&mut seq, &Arc::new(other));
         let (others, _) = run(&mut rig, seq, usize::MAX, 1);
         assert!(worst(&floats(&others), &floats(&logits)) > 1e-3, "{row}");
     }

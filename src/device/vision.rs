@@ -39,7 +39,7 @@ pub struct TowerLimits {
 pub struct PatchOf {
     /// Index into [`TowerRows::images`].
     pub image: usize,
-    /// Which of its patches.
+    /// Which of its patches; behind the last one: a row of zeros.
     pub patch: usize,
 }
 
@@ -53,7 +53,7 @@ pub struct TowerRows {
     pub images: Vec<Arc<PatchRows>>,
     /// Of each of R rows.
     pub patches: Vec<PatchOf>,
-    /// `[R, head_dim / 2]`
+    /// `[R, head_dim / 2]`; empty where nothing turns.
     pub angles: Vec<f32>,
     /// Of each row what is added of a table; empty where there is none.
     pub corners: Vec<Corners>,
@@ -126,6 +126,9 @@ pub trait VisionOps: DeviceTypes {
 
     /// `out[r]` = the rows `count * r..count * (r + 1)` of x side by side, for R / count rows.
     fn join_rows(&mut self, count: usize, x: &Self::Tensor, out: &mut Self::Tensor) -> Result<()>;
+
+    /// `out[r]` = the mean of rows `count * r..count * (r + 1)` of x, for R / count rows.
+    fn mean_rows(&mut self, count: usize, x: &Self::Tensor, out: &mut Self::Tensor) -> Result<()>;
 
     /// Rows of x, each to its place in `out`, which has the same width.
     fn copy_rows(

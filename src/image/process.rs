@@ -45,6 +45,53 @@ impl Processor {
         Ok(Processed { image, rows, columns })
     }
 
+    /// What goes through the tower of a picture, in the order of its tokens: the picture, or the
+    /// squares that it is cut into, row by row, and the whole as one.
+    ///
+    /// # Errors
+    /// Those of [`Processor::process`].
+    pub fn parts(&self, image: &Rgb) -> Result<Vec<Processed>> {
+        let Settings { kind, side, filter, patch, .. } = self.settings;
+        if kind != Kind::Tiles {
+            return Ok(vec![self.process(image)?]);
+        }
+        let (rows, columns) = self.grid(image.height(), image.width());
+        let resized = resize(image, columns * side, rows * side, filter, Rounding::Torch)?;
+        let patches = side / patch;
+        let part = |image| Processed { image, rows: patches, columns: patches };
+        let mut parts = Vec::new();
+        for row in 0..rows {
+            for column in 0..columns {
+                parts.push(part(cut(&resized, row * side, column * side, side)?));
+            }
+        }
+        if parts.len() > 1 {
+            parts.push(part(resize(image, side, side, filter, Rounding::Torch)?));
+        }
+        Ok(parts)
+    }
+
+    /// Rows and columns of squares: of all grids the one whose shape is nearest, of equal ones the
+    /// smallest, or a larger one of which the picture would fill more than half.
+    fn grid(&self, height: usize, width: usize) -> (usize, usize) {
+        let Settings { side, tiles: (least, most), .. } = self.settings;
+        let aspect = width as f64 / height as f64;
+        let all = (1..=most).flat_map(|columns| (1..=most).map(move |rows| (rows, columns)));
+        let mut grids: Vec<(usize, usize)> =
+            all.filter(|(rows, columns)| (least..=most).contains(&(rows * columns))).collect();
+        grids.sort_by_key(|(rows, columns)| rows * columns);
+
+        let (mut best, mut least_off) = ((1, 1), f64::INFINITY);
+        for (rows, columns) in grids {
+            let off = (aspect - columns as f64 / rows as f64).abs();
+            let half = 0.5 * (side * side * rows * columns) as f64;
+            if off < least_off || (off == least_off && (width * height) as f64 > half) {
+                (best, least_off) = ((rows, columns), off);
+            }
+        }
+        best
+    }
+
     /// Height and width of the resized picture.
     ///
     /// # Errors
@@ -53,7 +100,7 @@ impl Processor {
         let settings = &self.settings;
         match settings.kind {
             Kind::Qwen => self.qwen(height, width),
-            Kind::Square => Ok((settings.side, settings.side)),
+            Kind::Square | Kind::Tiles => Ok((settings.side, settings.side)),
             Kind::CentreCrop => Ok(self.shortest_edge(height, width)),
             Kind::Pixtral => Ok(self.pixtral(height, width)),
         }
@@ -115,7 +162,11 @@ impl Processed {
 /// The middle square of a picture one of whose sides is `side`.
 fn centre(image: &Rgb, side: usize) -> Result<Rgb> {
     let offset = |length: usize| ((length - side) as f64 / 2.0).round_ties_even() as usize;
-    let (top, left) = (offset(image.height()), offset(image.width()));
+    cut(image, offset(image.height()), offset(image.width()), side)
+}
+
+/// A square of a picture.
+fn cut(image: &Rgb, top: usize, left: usize, side: usize) -> Result<Rgb> {
     let mut out = Rgb::new(side, side)?;
     for r in 0..side {
         let row = &image.row(top + r)[3 * left..3 * (left + side)];

@@ -13,6 +13,8 @@ use crate::json::Object;
 const SIDE_MAX: usize = 1 << 14;
 /// Pixels of an image at most, as a file may say.
 const AREA_MAX: usize = super::MAX_PIXELS as usize;
+/// Squares that a picture is cut into at most, as a file may say.
+const TILES_MAX: usize = 256;
 /// Keys that switch a step off, which no checkpoint that is served does.
 const STEPS: [&str; 4] = ["do_resize", "do_rescale", "do_normalize", "do_convert_rgb"];
 
@@ -25,6 +27,9 @@ pub enum Kind {
     Square,
     /// CLIP, LLaVA 1.5: the shortest edge to the side, and the middle of the rest.
     CentreCrop,
+    /// InternVL: squares side by side, in a grid of nearly the picture's shape, and behind several
+    /// of them the whole picture as one.
+    Tiles,
     /// Pixtral, Mistral 3: the picture's own shape, made smaller if its longest edge is longer.
     Pixtral,
 }
@@ -48,9 +53,21 @@ pub struct Settings {
     pub area: (usize, usize),
     /// Side of the processed image: of all, or of the longest.
     pub side: usize,
+    /// Squares of a grid at least and at most.
+    pub tiles: (usize, usize),
 }
 
 impl Settings {
+    /// Tokens that an image becomes at most, but for those that mark its rows.
+    pub fn most_tokens(&self) -> usize {
+        let unit = self.patch * self.merge;
+        match self.kind {
+            Kind::Qwen => self.area.1 / (unit * unit),
+            Kind::Square | Kind::CentreCrop | Kind::Tiles => (self.side / unit).pow(2),
+            Kind::Pixtral => self.side.div_ceil(unit).pow(2),
+        }
+    }
+
     /// From the file's object; `patch` and `merge` are the tower's, where the file has none.
     ///
     /// # Errors
@@ -89,8 +106,19 @@ impl Settings {
             copies: if kind == Kind::Qwen { copies } else { 1 },
             area,
             side,
+            tiles: if kind == Kind::Tiles { tiles(&config)? } else { (1, 1) },
         })
     }
+}
+
+/// Squares of a grid at least and at most.
+fn tiles(config: &Object) -> Result<(usize, usize)> {
+    let least = config.count("min_patches", TILES_MAX)?.unwrap_or(1);
+    let most = config.count("max_patches", TILES_MAX)?.unwrap_or(12);
+    if least > most {
+        return Err(config.wrong("min_patches", &format!("at most {most}, as 'max_patches' is")));
+    }
+    Ok((least, most))
 }
 
 /// Pixels, and the side.
@@ -121,10 +149,12 @@ fn sizes(config: &Object, kind: Kind) -> Result<((usize, usize), usize)> {
     let (key, default) = match kind {
         Kind::Pixtral => ("longest_edge", 1024),
         Kind::CentreCrop => ("shortest_edge", 224),
+        Kind::Tiles => ("height", 384),
         Kind::Square | Kind::Qwen => ("height", 224),
     };
     let side = of_size(key, SIDE_MAX)?.unwrap_or(default);
-    if kind == Kind::Square && of_size("width", SIDE_MAX)?.is_some_and(|width| width != side) {
+    let square = matches!(kind, Kind::Square | Kind::Tiles);
+    if square && of_size("width", SIDE_MAX)?.is_some_and(|width| width != side) {
         return Err(invalid!("{} is not a square, which is not served.", config.name("size")));
     }
     if kind == Kind::CentreCrop {

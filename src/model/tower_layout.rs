@@ -3,12 +3,10 @@
 
 use std::sync::Arc;
 
-use super::config::VisionSpec;
-use crate::device::Corners;
+use super::architectures::Turns;
+use super::config::{PlacesSpec, VisionSpec};
+use crate::device::{Corners, RowCopy};
 use crate::plan::PatchRows;
-
-/// Of the rotation of patches.
-const THETA: f32 = 10000.0;
 
 /// By what each row's heads are turned: half of the frequencies by its patch's row, half by its
 /// column. Rows are an image and its patch.
@@ -18,13 +16,23 @@ pub(super) fn angles(
     rows: &[(usize, usize)],
 ) -> Vec<f32> {
     let quarter = spec.head_dim() / 4;
-    let frequency = |i: usize| THETA.powf(-((2 * i) as f32) / (2 * quarter) as f32);
-    let frequencies: Vec<f32> = (0..quarter).map(frequency).collect();
+    // theta to the power of minus a part of the head's half.
+    let frequency = |i: usize| spec.theta.powf(-(i as f32) / (2 * quarter) as f32);
+    let [of_rows, of_columns]: [Vec<f32>; 2] = match spec.tower.turns {
+        Turns::None => return Vec::new(),
+        Turns::SameOfBoth(_) => {
+            let same: Vec<f32> = (0..quarter).map(|i| frequency(2 * i)).collect();
+            [same.clone(), same]
+        }
+        Turns::EvenAndOdd(_) => {
+            [0, 1].map(|odd| (0..quarter).map(|i| frequency(2 * i + odd)).collect())
+        }
+    };
     let mut angles = Vec::with_capacity(rows.len() * 2 * quarter);
     for &(image, patch) in rows {
-        for position in place(spec, &images[image], patch) {
-            angles.extend(frequencies.iter().map(|f| position as f32 * f));
-        }
+        let [row, column] = place(spec, &images[image], patch);
+        angles.extend(of_rows.iter().map(|f| row as f32 * f));
+        angles.extend(of_columns.iter().map(|f| column as f32 * f));
     }
     angles
 }
@@ -39,14 +47,42 @@ fn place(spec: &VisionSpec, image: &PatchRows, patch: usize) -> [usize; 2] {
     [row, column]
 }
 
-/// Between which learned places each row lies: the square of them is stretched over the image,
-/// corners on corners.
+/// Of each row which rows of the table of places are added to it, and how much of each.
 pub(super) fn corners(
     spec: &VisionSpec,
     images: &[Arc<PatchRows>],
     rows: &[(usize, usize)],
 ) -> Vec<Corners> {
-    let Some(side) = spec.places else { return Vec::new() };
+    match spec.places {
+        PlacesSpec::None => Vec::new(),
+        PlacesSpec::Stretched(side) => stretched(spec, side, images, rows),
+        PlacesSpec::Each { side, class } => {
+            let (nothing, ahead) = ((0, 0.0), 2 * usize::from(class));
+            // Of patches: the row behind all places.
+            let has_bias = class && spec.tower.patch_bias;
+            let bias = if has_bias { (ahead + side * side, 1.0) } else { nothing };
+            let of_row = |&(image, patch): &(usize, usize)| {
+                let image = &images[image];
+                if patch == image.count() {
+                    // What it is, and its place.
+                    return [(0, 1.0), (1, 1.0), nothing, nothing];
+                }
+                let [row, column] = place(spec, image, patch);
+                [(ahead + row * side + column, 1.0), bias, nothing, nothing]
+            };
+            rows.iter().map(of_row).collect()
+        }
+    }
+}
+
+/// Between which learned places each row lies: the square of them is stretched over the image,
+/// corners on corners.
+fn stretched(
+    spec: &VisionSpec,
+    side: usize,
+    images: &[Arc<PatchRows>],
+    rows: &[(usize, usize)],
+) -> Vec<Corners> {
     let last = side - 1;
     // The lower of two neighbours, and how far behind it: as torch.linspace(0, last, count) has it,
     // from both ends to the middle.
@@ -78,7 +114,7 @@ pub(super) fn corners(
 
 /// In which order a tower takes the patches of images.
 pub(super) struct Layout {
-    /// Of each row the image and its patch.
+    /// Of each row the image and its patch; behind the last one: the row of its class.
     pub patches: Vec<(usize, usize)>,
     /// Of each token's row, which of its image's tokens it is.
     pub tokens: Vec<usize>,
@@ -106,11 +142,23 @@ impl Layout {
             let of_token = |token: &usize| token * square..(token + 1) * square;
             let patches = windows.order.iter().flat_map(of_token);
             layout.patches.extend(patches.map(|patch| (n, patch)));
+            layout.patches.extend((0..spec.class_rows()).map(|_| (n, image.count())));
             layout.window_ends.extend(windows.ends.iter().map(|end| first + end * square));
+            // Towers with a class have no windows.
+            layout.window_ends.pop();
+            layout.window_ends.push(layout.patches.len());
             layout.image_ends.push(layout.patches.len());
             layout.tokens.extend(windows.order);
         }
         layout
+    }
+
+    /// The rows of patches, brought together.
+    pub fn patch_rows(&self, spec: &VisionSpec) -> Vec<RowCopy> {
+        let ends = self.image_ends.iter();
+        let classes: Vec<usize> = ends.map(|end| end - spec.class_rows()).collect();
+        let rows = (0..self.patches.len()).filter(|row| classes.binary_search(row).is_err());
+        rows.enumerate().map(|(to, from)| RowCopy { from, to }).collect()
     }
 }
 

@@ -7,13 +7,15 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::config::VisionSpec;
+use super::architectures::{Joined, Turns};
+use super::config::{PlacesSpec, VisionSpec};
 use super::tower_layout::{angles, corners, Layout};
-use super::weights::{Merger, TowerLayer, TowerWeights};
+use super::weights::{MergeNorm, MergeProduct, Merger, TowerLayer, TowerWeights};
 use crate::device::{
-    Activation, AttnSpec, Device, KvScales, PatchOf, RowCopy, Span, TowerLimits, TowerRows,
+    AttnSpec, Device, KvScales, Norm, PatchOf, RowCopy, Span, TowerLimits, TowerRows,
 };
 use crate::error::Result;
+use crate::image::Processed;
 use crate::internal;
 use crate::plan::{ImageSpan, PatchRows, PromptImages, SlotChange, StepPlan};
 
@@ -29,7 +31,7 @@ pub(super) struct VisionTower<D: Device> {
     fed: Vec<RowCopy>,
 }
 
-/// Activations of images that run together, `[max_patches, _]`, and of its tokens from `merged` on.
+/// Activations of images that run together, `[rows, _]`, and of its tokens from `merged` on.
 struct TowerBuffers<T> {
     patches: T,
     residual: T,
@@ -39,7 +41,10 @@ struct TowerBuffers<T> {
     attn: T,
     ffn: T,
     merged: T,
-    mixed: T,
+    /// `merged` behind a norm.
+    squared: T,
+    /// Between products.
+    inner: Vec<T>,
     /// Vectors: the decoder's input, then what its first layers add.
     output: Vec<T>,
     /// Those of the newest images.
@@ -65,29 +70,37 @@ impl<D: Device> VisionTower<D> {
         hidden: usize,
         step_tokens: usize,
     ) -> Result<VisionTower<D>> {
-        let patches = spec.max_patches();
+        let rows = spec.max_patches() + spec.class_rows();
         let tokens = spec.max_tokens;
-        let merged = spec.settings.merge * spec.settings.merge * spec.width;
-        let patch = 3 * spec.settings.copies * spec.settings.patch * spec.settings.patch;
+        let merged = match weights.merger.joined {
+            Joined::Mean => spec.width,
+            Joined::SideBySide | Joined::ChannelsFirst => spec.square() * spec.width,
+        };
+        let patch = Processed::patch_width(&spec.settings);
         let kept = tokens.max(step_tokens);
         dev.reserve_tower(&TowerLimits {
-            rows: patches,
+            rows,
             patch_width: patch,
-            angles: spec.head_dim() / 2,
-            places: spec.places.is_some(),
+            angles: if spec.tower.turns == Turns::None { 0 } else { spec.head_dim() / 2 },
+            places: spec.places != PlacesSpec::None,
             gate_up: if spec.activation.is_gated() { 2 * spec.ffn } else { 0 },
-            copies: kept.max(step_tokens),
+            copies: kept.max(step_tokens).max(rows),
         })?;
+        let (_, inner) = weights.merger.products.split_last().unzip();
+        let inner: &[MergeProduct<D::Weight>] = inner.unwrap_or_default();
+        let inner = inner.iter().map(|product| dev.tensor(tokens, product.outputs));
+        let inner = inner.collect::<Result<_>>()?;
         let buffers = TowerBuffers {
-            patches: dev.tensor(patches, patch)?,
-            residual: dev.tensor(patches, spec.width)?,
-            delta: dev.tensor(patches, spec.width)?,
-            normed: dev.tensor(patches, spec.width)?,
-            qkv: dev.tensor(patches, 3 * spec.width)?,
-            attn: dev.tensor(patches, spec.width)?,
-            ffn: dev.tensor(patches, spec.ffn)?,
+            patches: dev.tensor(rows, patch)?,
+            residual: dev.tensor(rows, spec.width)?,
+            delta: dev.tensor(rows, spec.width)?,
+            normed: dev.tensor(rows, spec.width)?,
+            qkv: dev.tensor(rows, 3 * spec.width)?,
+            attn: dev.tensor(rows, spec.width)?,
+            ffn: dev.tensor(rows, spec.ffn)?,
             merged: dev.tensor(tokens, merged)?,
-            mixed: dev.tensor(tokens, merged)?,
+            squared: dev.tensor(tokens, merged)?,
+            inner,
             output: several(dev, 1 + spec.deep.len(), tokens, hidden)?,
             kept: several(dev, 1 + spec.deep.len(), kept, hidden)?,
             added: several(dev, spec.deep.len(), step_tokens, hidden)?,
@@ -180,15 +193,16 @@ impl<D: Device> VisionTower<D> {
             return Ok(());
         }
 
-        let most = self.spec.max_patches();
-        let count = patches.count();
-        if count > most || count == 0 {
-            return Err(internal!("an image of {count} patches, at most {most}"));
+        let class = self.spec.class_rows();
+        let most = self.spec.max_patches() + class;
+        let rows = patches.count() + class;
+        if rows > most || rows == class {
+            return Err(internal!("an image of {rows} rows, at most {most}"));
         }
-        if waiting.patches + count > most {
+        if waiting.rows + rows > most {
             self.encode_waiting(dev, waiting, x)?;
         }
-        waiting.patches += count;
+        waiting.rows += rows;
         waiting.images.push((Arc::clone(patches), copies));
         Ok(())
     }
@@ -271,7 +285,6 @@ impl<D: Device> VisionTower<D> {
         let (w, b) = (&self.weights, &mut self.buffers);
         let square = self.spec.square();
         let of_row = |&(image, patch): &(usize, usize)| PatchOf { image, patch };
-        let rows = layout.patches.len();
         dev.begin_tower(TowerRows {
             angles: angles(&self.spec, &images, &layout.patches),
             corners: corners(&self.spec, &images, &layout.patches),
@@ -285,26 +298,45 @@ impl<D: Device> VisionTower<D> {
         if let Some(table) = &w.places {
             dev.add_places(table, &mut b.residual)?;
         }
+        b.norm(dev, w.first.as_ref())?;
+
+        let rows = layout.patches.len();
         let mut deep = self.spec.deep.iter().zip(&w.deep).zip(1..).peekable();
         for (index, (layer, &whole)) in w.layers.iter().zip(&self.spec.whole).enumerate() {
             b.layer(dev, &self.spec, &self.attn, layer, whole)?;
             if let Some(((_, merger), nth)) = deep.next_if(|((at, _), _)| **at == index) {
-                b.join(dev, square, rows)?;
-                dev.norm(&merger.norm, &b.merged, &mut b.mixed)?;
-                std::mem::swap(&mut b.merged, &mut b.mixed);
-                b.merge(dev, merger, nth)?;
+                b.merge(dev, square, rows, merger, nth)?;
                 dev.begin_rows(rows)?;
             }
         }
 
-        dev.norm(&w.merger.norm, &b.residual, &mut b.normed)?;
-        std::mem::swap(&mut b.residual, &mut b.normed);
-        b.join(dev, square, rows)?;
-        b.merge(dev, &w.merger, 0)
+        b.norm(dev, w.last.as_ref())?;
+        let mut left = rows;
+        if self.spec.class_rows() > 0 {
+            let keep = layout.patch_rows(&self.spec);
+            dev.copy_rows(&b.residual, &keep, &mut b.normed)?;
+            std::mem::swap(&mut b.residual, &mut b.normed);
+            left = keep.len();
+            dev.begin_rows(left)?;
+        }
+        b.merge(dev, square, left, &w.merger, 0)
     }
 }
 
 impl<T> TowerBuffers<T> {
+    /// The residual becomes what the norm makes of it, if there is one.
+    fn norm<D: Device<Tensor = T>>(
+        &mut self,
+        dev: &mut D,
+        norm: Option<&Norm<D::Weight>>,
+    ) -> Result<()> {
+        if let Some(norm) = norm {
+            dev.norm(norm, &self.residual, &mut self.normed)?;
+            std::mem::swap(&mut self.residual, &mut self.normed);
+        }
+        Ok(())
+    }
+
     /// A layer, from residual to residual.
     fn layer<D: Device<Tensor = T>>(
         &mut self,
@@ -318,7 +350,9 @@ impl<T> TowerBuffers<T> {
         let span = if whole { Span::Image } else { Span::Window };
         dev.norm(&norms[0], &self.residual, &mut self.normed)?;
         dev.linear(&qkv.weight, qkv.bias.as_ref(), &self.normed, &mut self.qkv)?;
-        dev.turn_rows(attn, &mut self.qkv)?;
+        if spec.tower.turns != Turns::None {
+            dev.turn_rows(attn, &mut self.qkv)?;
+        }
         dev.attend_spans(attn, span, &self.qkv, &mut self.attn)?;
         dev.linear(&out.weight, out.bias.as_ref(), &self.attn, &mut self.delta)?;
         dev.add_norm(&norms[1], &self.delta, &mut self.residual, &mut self.normed)?;
@@ -329,28 +363,51 @@ impl<T> TowerBuffers<T> {
         dev.add(&self.delta, &mut self.residual)
     }
 
-    /// The patches of each square side by side, of `rows` patches; ops run over squares then.
-    fn join<D: Device<Tensor = T>>(
+    /// The residual's `rows` patches to the n-th vectors; ops run over squares then.
+    fn merge<D: Device<Tensor = T>>(
         &mut self,
         dev: &mut D,
         square: usize,
         rows: usize,
-    ) -> Result<()> {
-        dev.join_rows(square, &self.residual, &mut self.merged)?;
-        dev.begin_rows(rows / square)
-    }
-
-    /// Squares in `merged` to the n-th vectors.
-    fn merge<D: Device<Tensor = T>>(
-        &mut self,
-        dev: &mut D,
         merger: &Merger<D::Weight>,
         nth: usize,
     ) -> Result<()> {
-        let [first, second] = &merger.products;
-        let gelu = Activation::Gelu;
-        dev.linear_act(&first.weight, first.bias.as_ref(), gelu, &self.merged, &mut self.mixed)?;
-        dev.linear(&second.weight, second.bias.as_ref(), &self.mixed, &mut self.output[nth])
+        let (over_patches, over_squares) = match &merger.norm {
+            Some(MergeNorm { norm, joined: false }) => (Some(norm), None),
+            Some(MergeNorm { norm, joined: true }) => (None, Some(norm)),
+            None => (None, None),
+        };
+        let mut patches = &self.residual;
+        if let Some(norm) = over_patches {
+            dev.norm(norm, patches, &mut self.normed)?;
+            patches = &self.normed;
+        }
+        match merger.joined {
+            Joined::Mean => dev.mean_rows(square, patches, &mut self.merged)?,
+            Joined::SideBySide | Joined::ChannelsFirst => {
+                dev.join_rows(square, patches, &mut self.merged)?;
+            }
+        }
+        dev.begin_rows(rows / square)?;
+        let mut from = &self.merged;
+        if let Some(norm) = over_squares {
+            dev.norm(norm, from, &mut self.squared)?;
+            from = &self.squared;
+        }
+
+        // The last one's is the vector.
+        let TowerBuffers { inner, output, .. } = self;
+        let mut targets = inner.iter_mut().chain(output.get_mut(nth));
+        for MergeProduct { linear, activation, .. } in &merger.products {
+            let to = targets.next().ok_or_else(|| internal!("a product of a merger too many"))?;
+            let (weight, bias) = (&linear.weight, linear.bias.as_ref());
+            match activation {
+                Some(act) => dev.linear_act(weight, bias, *act, from, to)?,
+                None => dev.linear(weight, bias, from, to)?,
+            }
+            from = to;
+        }
+        Ok(())
     }
 }
 
@@ -368,8 +425,10 @@ fn several<D: Device>(
 fn copies(span: &ImageSpan, fed: &Range<usize>, first_row: usize) -> Vec<RowCopy> {
     let from = span.start.max(fed.start);
     let to = (span.start + span.tokens()).min(fed.end);
-    let copy =
-        |token: usize| RowCopy { from: token - span.start, to: first_row + token - fed.start };
+    let copy = |token: usize| RowCopy {
+        from: span.first + token - span.start,
+        to: first_row + token - fed.start,
+    };
     (from..to).map(copy).collect()
 }
 
@@ -381,7 +440,8 @@ fn behind(first: usize, copies: &[RowCopy]) -> Vec<RowCopy> {
 /// Images of a step that are to be encoded, and what becomes of their vectors.
 #[derive(Default)]
 struct Waiting {
-    patches: usize,
+    /// Of the tower.
+    rows: usize,
     images: Vec<(Arc<PatchRows>, Vec<RowCopy>)>,
 }
 

@@ -1,6 +1,7 @@
 //! The weights of a decoder on a device, as the forward pass takes them. Made by `load`, used by
 //! `decoder`. `W` is the device's own type of a weight; how it is stored is not known here.
 
+use super::architectures::Joined;
 use super::lora::{self, Place};
 use crate::device::{Activation, Norm, Routing};
 
@@ -47,10 +48,15 @@ pub struct DraftHeadWeights<W> {
 pub struct TowerWeights<W> {
     /// Of a patch's numbers.
     pub patches: Linear<W>,
-    /// `[side^2, width]`, of places.
+    /// `[rows, width]`, of places. Where images have a class, behind a row that it begins with, and
+    /// in front of the bias of patches, if they have one.
     pub places: Option<W>,
+    /// In front of the first layer.
+    pub first: Option<Norm<W>>,
     /// In the order in which they run.
     pub layers: Vec<TowerLayer<W>>,
+    /// Behind the last layer.
+    pub last: Option<Norm<W>>,
     /// What makes tokens.
     pub merger: Merger<W>,
     /// The same behind some layers.
@@ -59,10 +65,30 @@ pub struct TowerWeights<W> {
 
 /// What makes a token of the patches of a square.
 pub struct Merger<W> {
-    /// Over a patch, or over those of a square together.
+    /// How they become one row.
+    pub joined: Joined,
+    /// Over patches, or over rows of squares.
+    pub norm: Option<MergeNorm<W>>,
+    /// From such a row to the decoder's width.
+    pub products: Vec<MergeProduct<W>>,
+}
+
+/// A norm of a merger.
+pub struct MergeNorm<W> {
+    /// What it is.
     pub norm: Norm<W>,
-    /// Two products with GELU in between.
-    pub products: [Linear<W>; 2],
+    /// It is over rows of squares.
+    pub joined: bool,
+}
+
+/// A product of a merger.
+pub struct MergeProduct<W> {
+    /// What it is.
+    pub linear: Linear<W>,
+    /// Columns of what comes out.
+    pub outputs: usize,
+    /// Behind it.
+    pub activation: Option<Activation>,
 }
 
 /// A layer of it.

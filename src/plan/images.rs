@@ -10,9 +10,12 @@ use std::sync::Arc;
 pub struct PromptImages {
     /// In the order of their tokens, which do not overlap.
     pub spans: Vec<ImageSpan>,
+    /// In the text model tokens of a span see all of them, those behind too: a step feeds a span
+    /// to its end.
+    pub both_ways: bool,
 }
 
-/// One image in a prompt.
+/// Tokens of one image that follow each other in a prompt: all of them, or a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageSpan {
     /// Its first token.
@@ -21,11 +24,18 @@ pub struct ImageSpan {
     pub rows: usize,
     /// Tokens of a row.
     pub columns: usize,
+    /// Which of the image's tokens is the first here.
+    pub first: usize,
     /// What it is.
     pub patches: Arc<PatchRows>,
 }
 
 impl ImageSpan {
+    /// The token behind its last one.
+    pub fn end(&self) -> usize {
+        self.start + self.tokens()
+    }
+
     /// Tokens.
     pub fn tokens(&self) -> usize {
         self.rows * self.columns
@@ -65,8 +75,11 @@ impl PatchRows {
         self.rows * self.columns
     }
 
-    /// The numbers of the n-th patch, into `out` of its width.
+    /// The numbers of the n-th patch, into `out` of its width; behind the last one: zeros.
     pub fn write(&self, n: usize, out: &mut [f32]) {
+        if n >= self.count() {
+            return out.fill(0.0);
+        }
         let colour = (self.width / 3).max(1);
         let patch = &self.bytes[n * self.width..(n + 1) * self.width];
         let parts = out.chunks_mut(colour).zip(patch.chunks(colour)).zip(self.numbers.iter());
@@ -93,6 +106,27 @@ impl PromptImages {
             saved += span.tokens() - span.rows.max(span.columns);
         }
         [index - saved; 3]
+    }
+
+    /// The first and the last token that the one at `index` sees because they are of its image; no
+    /// others than itself, if it is of none.
+    pub fn seen_from(&self, index: usize) -> [usize; 2] {
+        let of_token = |span: &&ImageSpan| (span.start..span.end()).contains(&index);
+        match self.spans.iter().find(of_token).filter(|_| self.both_ways) {
+            Some(span) => [span.start, span.end() - 1],
+            None => [index; 2],
+        }
+    }
+
+    /// Where a chunk of tokens from `fed` on ends that should end at `end`: not inside of a span
+    /// whose tokens see each other. In front of it, or, where it begins the chunk, behind it.
+    pub fn chunk_end(&self, fed: usize, end: usize) -> usize {
+        let cut = |span: &&ImageSpan| span.start < end && end < span.end();
+        match self.spans.iter().find(cut).filter(|_| self.both_ways && end > fed) {
+            Some(span) if span.start > fed => span.start,
+            Some(span) => span.end(),
+            None => end,
+        }
     }
 
     /// The images of which some tokens are in `range`, from the first.
@@ -122,8 +156,9 @@ mod tests {
     /// The example of Qwen2-VL's paper: text, an image, text.
     #[test]
     fn positions_go_on_behind_the_longer_side() {
-        let span = |start, rows, columns| ImageSpan { start, rows, columns, patches: patches() };
-        let images = PromptImages { spans: vec![span(3, 2, 4), span(13, 3, 1)] };
+        let span =
+            |start, rows, columns| ImageSpan { start, rows, columns, first: 0, patches: patches() };
+        let images = PromptImages { spans: vec![span(3, 2, 4), span(13, 3, 1)], both_ways: false };
         let want = [
             (2, [2; 3]),
             (3, [3, 3, 3]),
@@ -144,5 +179,42 @@ mod tests {
         assert_eq!(starts(0..4), [3]);
         assert_eq!(starts(10..14), [3, 13]);
         assert!(starts(16..99).is_empty());
+    }
+
+    #[test]
+    fn chunks_end_beside_images_that_are_seen_both_ways() {
+        let span = |start, tokens| ImageSpan {
+            start,
+            rows: 1,
+            columns: tokens,
+            first: 0,
+            patches: patches(),
+        };
+        let images = |both_ways| PromptImages { spans: vec![span(3, 8), span(11, 4)], both_ways };
+        let [one, both] = [images(false), images(true)];
+
+        let ends = [
+            (0, 2, 2),
+            (0, 3, 3),
+            (0, 5, 3),
+            (3, 5, 11),
+            (7, 9, 11),
+            (3, 11, 11),
+            (3, 12, 11),
+            (11, 12, 15),
+            (15, 99, 99),
+            (7, 7, 7),
+        ];
+        for (fed, end, want) in ends {
+            assert_eq!(both.chunk_end(fed, end), want, "{fed}..{end}");
+            assert_eq!(one.chunk_end(fed, end), end);
+        }
+
+        for (index, want) in
+            [(2, [2, 2]), (3, [3, 10]), (10, [3, 10]), (11, [11, 14]), (15, [15, 15])]
+        {
+            assert_eq!(both.seen_from(index), want);
+            assert_eq!(one.seen_from(index), [index; 2]);
+        }
     }
 }

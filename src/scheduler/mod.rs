@@ -176,6 +176,7 @@ impl Scheduler {
             let count = budget.tokens_for(self.config.share(sequence.unfed(), sequences));
             let count = budget.in_time(count, fed);
             let count = self.config.cut(fed, fed + count, known, fork) - fed;
+            let count = sequence.whole_images(fed, count, budget.tokens());
             if count > 0 {
                 let held = sequence.table.pages().len();
                 if !self.kv.grow(&mut sequence.table, sequence.fed + count) {
@@ -227,6 +228,10 @@ impl Scheduler {
                 break;
             }
             let count = self.config.cut(cached, cached + count, known, fork) - cached;
+            let count = self.queue.at(at).whole_images(cached, count, budget.tokens());
+            if count == 0 {
+                break;
+            }
             let positions = if self.config.reserve_full_isl { known } else { cached + count };
             if !self.kv.fits(&hits, positions, self.running_len() > 0) {
                 break;

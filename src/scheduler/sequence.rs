@@ -162,6 +162,18 @@ impl Sequence {
         }
     }
 
+    /// How many of `count` tokens from `fed` on a chunk has that cuts no image whose tokens see
+    /// each other; up to `most`, should such an image begin it. 0: that is not enough now.
+    pub(super) fn whole_images(&self, fed: usize, count: usize, most: usize) -> usize {
+        let Some(images) = &self.images else { return count };
+        let whole = images.chunk_end(fed, fed + count) - fed;
+        if whole <= count.max(most) {
+            whole
+        } else {
+            0
+        }
+    }
+
     /// Drafts that it could have in the next step: behind an output that is known or will be, and
     /// in front of the last token it may have.
     pub(super) fn room_for_drafts(&self) -> usize {

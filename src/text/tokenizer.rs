@@ -107,6 +107,16 @@ impl Tokenizer {
         Ok(encoding.get_ids().iter().map(|id| TokenId(*id)).collect())
     }
 
+    /// The same of a part of a text: nothing is put around it.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_part(&self, text: &str) -> Result<Vec<TokenId>> {
+        let encoding = self.inner.encode_fast(text, false);
+        let encoding = encoding.map_err(|e| internal!("cannot tokenise: {e}"))?;
+        Ok(encoding.get_ids().iter().map(|id| TokenId(*id)).collect())
+    }
+
     /// The same of two texts that belong together, as the tokenizer's template joins them; without
     /// one the second follows the first. And the type of each token, 0 or 1 as a rule.
     ///

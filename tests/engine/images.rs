@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{json, Value};
 
-use super::served::{serve, Served};
+use super::served::{refusal, serve, Served};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
@@ -14,9 +14,11 @@ fn folder(row: &str) -> String {
 }
 
 fn served(extra: Value) -> Served {
-    let mut args = json!({
-        "model": folder("qwen2_5_vl"), "tokenizer": folder("qwen2_5_vl"), "device": "cpu",
-    });
+    served_row("qwen2_5_vl", extra)
+}
+
+fn served_row(row: &str, extra: Value) -> Served {
+    let mut args = json!({"model": folder(row), "tokenizer": folder(row), "device": "cpu"});
     for (key, value) in extra.as_object().expect("an object") {
         args[key] = value.clone();
     }
@@ -24,7 +26,11 @@ fn served(extra: Value) -> Served {
 }
 
 fn prompts() -> Vec<Value> {
-    let text = std::fs::read_to_string(folder("qwen2_5_vl") + "/expected.json").expect("answers");
+    prompts_of("qwen2_5_vl")
+}
+
+fn prompts_of(row: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(folder(row) + "/expected.json").expect("answers");
     let json: Value = serde_json::from_str(&text).expect("JSON");
     json["prompts"].as_array().expect("prompts").clone()
 }
@@ -91,6 +97,55 @@ fn prompts_with_images_are_answered_as_by_transformers() {
         }
     }
     assert!(served.counter.prefix_hits.load(Ordering::Acquire) > 0, "of the second round");
+}
+
+/// What stands around an image's tokens, squares of a picture, images that are fed in one step.
+#[test]
+fn other_families_are_answered_as_by_transformers() {
+    for row in ["llava", "gemma3", "internvl"] {
+        let sizes = json!({"max_num_batched_tokens": 40, "max_num_seqs": 8});
+        let served = served_row(row, sizes);
+        for _ in 0..2 {
+            let prompts = prompts_of(row);
+            let asked: Vec<_> = prompts
+                .iter()
+                .map(|prompt| {
+                    let text = prompt["text"].as_str().expect("a text");
+                    let params = json!({"temperature": 0, "max_tokens": 64, "ignore_eos": true});
+                    (prompt, served.ask_with(text, &images(prompt), params).expect("room"))
+                })
+                .collect();
+            for (prompt, told) in asked {
+                let answer = told.answer();
+                assert_eq!(
+                    whole(&answer.outputs[0].text),
+                    said(prompt),
+                    "{row} {}",
+                    prompt["text"]
+                );
+                let tokens = prompt["ids"].as_array().expect("ids").len();
+                assert_eq!(answer.prompt_tokens as usize, tokens, "{row}, expanded");
+            }
+        }
+        assert!(served.counter.prefix_hits.load(Ordering::Acquire) > 0, "of the second round");
+    }
+}
+
+/// An image whose tokens see each other has room in a step beside what runs, or no model loads.
+#[test]
+fn a_step_must_hold_an_image_that_is_fed_whole() {
+    let sizes = |tokens: usize| {
+        json!({"model": folder("gemma3"), "tokenizer": folder("gemma3"), "device": "cpu",
+            "max_num_seqs": 4, "max_num_batched_tokens": tokens})
+    };
+    let error = refusal("", &sizes(19));
+    assert!(error.contains("max_num_batched_tokens (19)"), "{error}");
+    let served = served_row("gemma3", sizes(20));
+    let prompts = prompts_of("gemma3");
+    let text = prompts[1]["text"].as_str().expect("a text");
+    let params = json!({"temperature": 0, "max_tokens": 64, "ignore_eos": true});
+    let told = served.ask_with(text, &images(&prompts[1]), params).expect("room");
+    assert_eq!(whole(&told.answer().outputs[0].text), said(&prompts[1]));
 }
 
 /// Positions behind an image are not those of the tokens: drafts keep to them.

@@ -155,8 +155,8 @@ fn experts_with_biases() {
     });
 }
 
-/// Rows alone, and with others that meet the same experts: as many as go the way of one or two, and as
-/// fill a tile.
+/// Rows alone, and with others that meet the same experts: as many as go the way of one or two, and
+/// as fill a tile.
 #[test]
 fn company_changes_no_bit_of_a_mixture() {
     const FEW: [usize; 2] = [2, 1];

@@ -120,7 +120,8 @@ fn patches_of_several_images() {
                 b.dev.reserve_tower(&limits)?;
                 b.feed(&[1]);
                 let images = vec![image(1, 3, 5, width), image(2, 1, 2, width)];
-                let patch = |n: usize| PatchOf { image: n % 2, patch: n * 7 % [15, 2][n % 2] };
+                // Behind the last patch of an image: a row of zeros.
+                let patch = |n: usize| PatchOf { image: n % 2, patch: n * 7 % [16, 3][n % 2] };
                 let patches: Vec<PatchOf> = (0..33).map(patch).collect();
 
                 let ends = vec![patches.len()];
@@ -218,8 +219,17 @@ fn copies_and_joins() {
                 b.dev.begin_rows(36)?;
                 b.dev.join_rows(4, &x, &mut joined)?;
                 let joined = b.dev.read(&joined, 9)?;
+                let mut means = b.input(13, width, 76);
+                b.dev.mean_rows(3, &x, &mut means)?;
+                // The last one is none.
+                let means = b.dev.read(&means, 13)?;
                 b.dev.end_rows();
-                Ok(vec![("copy_rows", copied), ("add_rows", added), ("join_rows", joined)])
+                Ok(vec![
+                    ("copy_rows", copied),
+                    ("add_rows", added),
+                    ("join_rows", joined),
+                    ("mean_rows", means),
+                ])
             });
         }
     });

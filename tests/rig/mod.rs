@@ -114,6 +114,7 @@ pub struct Sequence {
     pub length: usize,
     /// Copies of its state at ends of pages, by length.
     snapshots: Vec<(usize, SnapshotId)>,
+    images: Option<Arc<PromptImages>>,
 }
 
 pub struct Rig<D: Device = Cpu> {
@@ -221,7 +222,8 @@ impl<D: Device> Rig<D> {
     }
 
     /// The images of a sequence that was opened and not fed yet.
-    pub fn put_images(&mut self, seq: &Sequence, images: &Arc<PromptImages>) {
+    pub fn put_images(&mut self, seq: &mut Sequence, images: &Arc<PromptImages>) {
+        seq.images = Some(Arc::clone(images));
         self.images.push((seq.slot, Arc::clone(images)));
     }
 
@@ -256,11 +258,13 @@ impl<D: Device> Rig<D> {
             cached_tokens: length as u32,
             sampler: self.sampler.clone(),
         })));
+
         if !shared.is_empty() {
             let pages = shared.to_vec();
             self.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
         }
         Sequence {
+            images: None,
             slot,
             prompt: prompt.to_vec(),
             outputs: Vec::new(),
@@ -302,6 +306,9 @@ impl<D: Device> Rig<D> {
         loop {
             let from = seq.length;
             let mut to = from.saturating_add(chunk).min(seq.prompt.len());
+            if let Some(images) = &seq.images {
+                to = images.chunk_end(from, to);
+            }
             // A chunk ends where a page does, so that the state can be copied there.
             let end = (from + 1).next_multiple_of(self.page_size);
             let keeps = self.spec.recurrent.is_some() && chunk < seq.prompt.len() && end <= to;

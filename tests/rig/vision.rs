@@ -8,7 +8,7 @@ use triton_vllm::image::{self, Processor};
 use triton_vllm::model::ModelSpec;
 use triton_vllm::plan::{ImageSpan, PromptImages};
 
-pub const ROWS: [&str; 3] = ["qwen2_5_vl", "qwen2_vl", "qwen3_vl"];
+pub const ROWS: [&str; 6] = ["qwen2_5_vl", "qwen2_vl", "qwen3_vl", "llava", "gemma3", "internvl"];
 
 /// Beside the models.
 pub fn fixtures() -> PathBuf {
@@ -38,14 +38,19 @@ fn images(spec: &ModelSpec, ids: &[u32], files: &Value) -> Option<Arc<PromptImag
     for file in files.as_array().unwrap() {
         let path = fixtures().join("images").join(file.as_str().unwrap());
         let picture = image::decode(&std::fs::read(path).unwrap()).unwrap();
-        let processed = processor.process(&picture).unwrap();
-        let start = from + ids[from..].iter().position(|&t| t == vision.placeholder.0).unwrap();
-        let (rows, columns) = (processed.rows / settings.merge, processed.columns / settings.merge);
-        let patches = Arc::new(processed.patches(settings).unwrap());
-        spans.push(ImageSpan { start, rows, columns, patches });
-        from = start + rows * columns;
+        let found = ids[from..].iter().position(|&t| t == vision.token.0).unwrap();
+        from += found;
+        for part in processor.parts(&picture).unwrap() {
+            let (rows, columns) = (part.rows / settings.merge, part.columns / settings.merge);
+            let patches = Arc::new(part.patches(settings).unwrap());
+            spans.push(ImageSpan { start: from, rows, columns, first: 0, patches });
+            from += rows * columns;
+        }
     }
-    (!spans.is_empty()).then(|| Arc::new(PromptImages { spans }))
+    (!spans.is_empty()).then(|| {
+        let both_ways = vision.tower.both_ways;
+        Arc::new(PromptImages { spans, both_ways })
+    })
 }
 
 pub fn cases(row: &str, spec: &ModelSpec) -> Vec<Case> {

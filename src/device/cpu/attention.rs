@@ -201,16 +201,17 @@ impl Cpu {
             let mut scratch = Scratch::new(pool, spec.head_dim);
             loop {
                 let Some((r, (out, row))) = todo.lock().next() else { return };
-                let keys = match self.slots.row(row.slot) {
-                    Ok(slot) => Keys { pool, layer, pages: &slot.pages },
+                let slot = match self.slots.row(row.slot) {
+                    Ok(slot) => slot,
                     Err(e) => return *lost.lock() = Some(e),
                 };
-                let position = row.position;
+                let keys = Keys { pool, layer, pages: &slot.pages };
+                let seen = Seen::of(spec, slot, row.position);
                 let q = &qkv.row(r)[..q];
                 with_isa(
                     self.isa,
                     #[inline(always)]
-                    || attend_row(self.isa, keys, spec, added, position, q, out, &mut scratch),
+                    || attend_row(self.isa, keys, spec, added, seen, q, out, &mut scratch),
                 );
             }
         });
@@ -305,7 +306,27 @@ struct Keys<'a> {
     pages: &'a [PageId],
 }
 
-/// out = softmax(q k^T * scale) v for all heads of one token row at `position`. `q` is
+/// The keys that a row sees.
+#[derive(Clone, Copy)]
+struct Seen {
+    first: usize,
+    last: usize,
+    /// Its own.
+    position: usize,
+}
+
+impl Seen {
+    /// Those before it, and those of its image.
+    fn of(spec: &AttnSpec, slot: &SlotRow, position: usize) -> Seen {
+        let [first, last] = match &slot.images {
+            Some(images) => images.seen_from(position),
+            None => [position; 2],
+        };
+        Seen { first: spec.first_key(position).min(first), last, position }
+    }
+}
+
+/// out = softmax(q k^T * scale) v for all heads of one token row over what it sees. `q` is
 /// `[heads, head_dim]`, as is `out`. K and V of a page are read once for all q heads that share
 /// them.
 #[allow(clippy::too_many_arguments)]
@@ -315,7 +336,7 @@ fn attend_row(
     keys: Keys,
     spec: &AttnSpec,
     added: ScoresOfHeads,
-    position: usize,
+    seen: Seen,
     q: &[f32],
     out: &mut [f32],
     scratch: &mut Scratch,
@@ -323,15 +344,15 @@ fn attend_row(
     let Keys { pool, layer, pages } = keys;
     let d = spec.head_dim;
     let group = spec.heads / spec.kv_heads;
-    let first = spec.first_key(position);
-    let seen = position + 1 - first;
+    let Seen { first, last, position } = seen;
+    let seen = last + 1 - first;
     let Scratch { scores, totals, converted } = scratch;
     scores.resize(group * seen, 0.0);
     totals.resize(group, 0.0);
 
     let heads = q.chunks_exact(group * d).zip(out.chunks_exact_mut(group * d));
     for (kv_head, (q, out)) in heads.enumerate() {
-        for run in Runs::new(pool.page_size, first, position) {
+        for run in Runs::new(pool.page_size, first, last) {
             let from = pool.offset(layer, pages[run.page], Half::K, kv_head, run.token);
             let keys = pool.tokens(from, run.count * d, spec.kv_scales.k, converted);
             let of_heads = q.chunks_exact(d).zip(scores.chunks_exact_mut(seen)).enumerate();
@@ -340,7 +361,7 @@ fn attend_row(
                 dots(isa, q, keys, scores);
                 scores.iter_mut().for_each(|s| *s = score(spec, *s));
                 if let Some(slopes) = added.slopes {
-                    lower(slopes[kv_head * group + g], position - run.at, scores);
+                    lower(slopes[kv_head * group + g], position as f32 - run.at as f32, scores);
                 }
             }
         }
@@ -350,7 +371,7 @@ fn attend_row(
         }
 
         out.fill(0.0);
-        for run in Runs::new(pool.page_size, first, position) {
+        for run in Runs::new(pool.page_size, first, last) {
             let from = pool.offset(layer, pages[run.page], Half::V, kv_head, run.token);
             let values = pool.tokens(from, run.count * d, spec.kv_scales.v, converted);
             for (out, scores) in out.chunks_exact_mut(d).zip(scores.chunks_exact(seen)) {
@@ -435,9 +456,9 @@ fn score(spec: &AttnSpec, product: f32) -> f32 {
 
 /// Scores of keys that follow each other, the first `distance` in front of the query.
 #[inline(always)]
-fn lower(slope: f32, distance: usize, scores: &mut [f32]) {
+fn lower(slope: f32, distance: f32, scores: &mut [f32]) {
     for (n, score) in scores.iter_mut().enumerate() {
-        *score -= slope * (distance - n) as f32;
+        *score -= slope * (distance - n as f32);
     }
 }
 

@@ -115,6 +115,22 @@ impl VisionOps for Cpu {
         Ok(())
     }
 
+    fn mean_rows(&mut self, count: usize, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        if out.width != x.width || count == 0 {
+            return Err(internal!("means of {count} rows of {} as {}", x.width, out.width));
+        }
+        let share = 1.0 / count as f32;
+        for r in 0..self.rows() / count {
+            let sum = out.row_mut(r);
+            sum.fill(0.0);
+            for row in count * r..count * (r + 1) {
+                sum.iter_mut().zip(x.row(row)).for_each(|(sum, x)| *sum += x);
+            }
+            sum.iter_mut().for_each(|sum| *sum *= share);
+        }
+        Ok(())
+    }
+
     fn copy_rows(&mut self, x: &Tensor, copies: &[RowCopy], out: &mut Tensor) -> Result<()> {
         for &RowCopy { from, to } in copies {
             out.row_mut(to).copy_from_slice(x.row(from));

@@ -1244,6 +1244,8 @@ pub struct AttendRows {
     pub sinks: DevicePtr,
     #[doc = " \\[heads], by which scores fall with the distance of keys; or null"]
     pub slopes: DevicePtr,
+    #[doc = " \\[rows, 3], of which 1 and 2 are the first and the last key that a row sees whatever the window;\n or null: none but itself."]
+    pub seen: DevicePtr,
     #[doc = " \\[rows, heads, dim]"]
     pub out: DevicePtr,
     pub heads: u32,
@@ -1266,7 +1268,7 @@ pub struct AttendRows {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttendRows"][::std::mem::size_of::<AttendRows>() - 136usize];
+    ["Size of AttendRows"][::std::mem::size_of::<AttendRows>() - 144usize];
     ["Alignment of AttendRows"][::std::mem::align_of::<AttendRows>() - 8usize];
     ["Offset of field: AttendRows::qkv"][::std::mem::offset_of!(AttendRows, qkv) - 0usize];
     ["Offset of field: AttendRows::position"]
@@ -1276,24 +1278,25 @@ const _: () = {
     ["Offset of field: AttendRows::pool"][::std::mem::offset_of!(AttendRows, pool) - 56usize];
     ["Offset of field: AttendRows::sinks"][::std::mem::offset_of!(AttendRows, sinks) - 64usize];
     ["Offset of field: AttendRows::slopes"][::std::mem::offset_of!(AttendRows, slopes) - 72usize];
-    ["Offset of field: AttendRows::out"][::std::mem::offset_of!(AttendRows, out) - 80usize];
-    ["Offset of field: AttendRows::heads"][::std::mem::offset_of!(AttendRows, heads) - 88usize];
+    ["Offset of field: AttendRows::seen"][::std::mem::offset_of!(AttendRows, seen) - 80usize];
+    ["Offset of field: AttendRows::out"][::std::mem::offset_of!(AttendRows, out) - 88usize];
+    ["Offset of field: AttendRows::heads"][::std::mem::offset_of!(AttendRows, heads) - 96usize];
     ["Offset of field: AttendRows::kv_heads"]
-        [::std::mem::offset_of!(AttendRows, kv_heads) - 92usize];
-    ["Offset of field: AttendRows::dim"][::std::mem::offset_of!(AttendRows, dim) - 96usize];
+        [::std::mem::offset_of!(AttendRows, kv_heads) - 100usize];
+    ["Offset of field: AttendRows::dim"][::std::mem::offset_of!(AttendRows, dim) - 104usize];
     ["Offset of field: AttendRows::page_size"]
-        [::std::mem::offset_of!(AttendRows, page_size) - 100usize];
-    ["Offset of field: AttendRows::scale"][::std::mem::offset_of!(AttendRows, scale) - 104usize];
-    ["Offset of field: AttendRows::window"][::std::mem::offset_of!(AttendRows, window) - 108usize];
+        [::std::mem::offset_of!(AttendRows, page_size) - 108usize];
+    ["Offset of field: AttendRows::scale"][::std::mem::offset_of!(AttendRows, scale) - 112usize];
+    ["Offset of field: AttendRows::window"][::std::mem::offset_of!(AttendRows, window) - 116usize];
     ["Offset of field: AttendRows::softcap"]
-        [::std::mem::offset_of!(AttendRows, softcap) - 112usize];
-    ["Offset of field: AttendRows::kv"][::std::mem::offset_of!(AttendRows, kv) - 116usize];
+        [::std::mem::offset_of!(AttendRows, softcap) - 120usize];
+    ["Offset of field: AttendRows::kv"][::std::mem::offset_of!(AttendRows, kv) - 124usize];
     ["Offset of field: AttendRows::value_scale"]
-        [::std::mem::offset_of!(AttendRows, value_scale) - 120usize];
-    ["Offset of field: AttendRows::chunk"][::std::mem::offset_of!(AttendRows, chunk) - 124usize];
+        [::std::mem::offset_of!(AttendRows, value_scale) - 128usize];
+    ["Offset of field: AttendRows::chunk"][::std::mem::offset_of!(AttendRows, chunk) - 132usize];
     ["Offset of field: AttendRows::row_width"]
-        [::std::mem::offset_of!(AttendRows, row_width) - 128usize];
-    ["Offset of field: AttendRows::unused"][::std::mem::offset_of!(AttendRows, unused) - 132usize];
+        [::std::mem::offset_of!(AttendRows, row_width) - 136usize];
+    ["Offset of field: AttendRows::unused"][::std::mem::offset_of!(AttendRows, unused) - 140usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -2861,13 +2864,15 @@ pub const LONG_SPAN_ROWS: u32 = 128;
 pub const SPAN_STAGES: u32 = 2;
 #[doc = " The largest head of the kernel without tensor cores."]
 pub const SPAN_MAX_HEAD_DIM: u32 = 256;
+#[doc = " Of a row that is no patch."]
+pub const NO_PATCH: u32 = 4294967295;
 #[doc = " out\\[r] = numbers of the bytes of patch\\[r]"]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct PutPatches {
     #[doc = " \\[patches, 3, width / 3]"]
     pub bytes: DevicePtr,
-    #[doc = " \\[rows]"]
+    #[doc = " \\[rows]; NO_PATCH: a row of zeros"]
     pub patch: DevicePtr,
     #[doc = " \\[3, 256], what a byte of each colour stands for"]
     pub numbers: DevicePtr,
@@ -2983,6 +2988,26 @@ const _: () = {
     ["Offset of field: CopyRows::out"][::std::mem::offset_of!(CopyRows, out) - 16usize];
     ["Offset of field: CopyRows::width"][::std::mem::offset_of!(CopyRows, width) - 24usize];
     ["Offset of field: CopyRows::unused"][::std::mem::offset_of!(CopyRows, unused) - 28usize];
+};
+#[doc = " out\\[r] = the mean of `count` rows of x."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MeanRows {
+    #[doc = " \\[count * rows, width]"]
+    pub x: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub out: DevicePtr,
+    pub count: u32,
+    pub width: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MeanRows"][::std::mem::size_of::<MeanRows>() - 24usize];
+    ["Alignment of MeanRows"][::std::mem::align_of::<MeanRows>() - 8usize];
+    ["Offset of field: MeanRows::x"][::std::mem::offset_of!(MeanRows, x) - 0usize];
+    ["Offset of field: MeanRows::out"][::std::mem::offset_of!(MeanRows, out) - 8usize];
+    ["Offset of field: MeanRows::count"][::std::mem::offset_of!(MeanRows, count) - 16usize];
+    ["Offset of field: MeanRows::width"][::std::mem::offset_of!(MeanRows, width) - 20usize];
 };
 #[doc = " Rows against the keys of their span."]
 #[repr(C)]

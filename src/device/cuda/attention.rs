@@ -180,14 +180,16 @@ impl Cuda {
             return Err(internal!("a step before reserve"));
         };
 
+        let device = &reserved.steps.device;
         let call = AttendPages {
             rows,
             spec,
             sinks,
             slopes,
+            seen: if self.slots.sees_both_ways() { device.places.address } else { DevicePtr::NULL },
             page_size: reserved.limits.page_size,
             slots: reserved.steps.device.slot_rows(self.slots.layout()),
-            device: &reserved.steps.device,
+            device,
             qkv: qkv.at(rows, width, "attend"),
             pool: reserved.layer(layer),
             out: out.to(rows, spec.heads * spec.head_dim, "attend"),

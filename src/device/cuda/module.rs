@@ -238,7 +238,8 @@ kernels! {
         weigh_inputs(WeighInputs);
     "vision":
         put_patches(PutPatches) add_places(AddPlaces) turn_rows(TurnRows)
-        copy_rows(CopyRows) add_row_pairs(CopyRows) attend_spans(AttendSpans);
+        mean_rows(MeanRows) copy_rows(CopyRows) add_row_pairs(CopyRows)
+        attend_spans(AttendSpans);
     "drafts":
         put_columns(PutColumns) store_hidden(HiddenRows) load_hidden(HiddenRows)
         spread_logits(SpreadLogits);

@@ -60,6 +60,8 @@ pub struct AttendPages<'a> {
     pub sinks: DevicePtr,
     /// The same; only the plain kernel knows of them.
     pub slopes: DevicePtr,
+    /// Keys that rows see beside those before them, or null; the same.
+    pub seen: DevicePtr,
     pub page_size: usize,
     pub slots: abi::SlotRows,
     pub device: &'a OnDevice,
@@ -195,7 +197,9 @@ impl Attention {
         let planned = self.group == Some(group) && !self.list.items.is_empty();
         self.group = Some(group);
         match tile_kernels(kernels, self.kv, spec.head_dim) {
-            Some(tiles) if planned && call.slopes.is_null() => self.run_tiles(context, tiles, call),
+            Some(tiles) if planned && call.slopes.is_null() && call.seen.is_null() => {
+                self.run_tiles(context, tiles, call)
+            }
             _ => self.run_plain(context, kernels, call),
         }
     }
@@ -260,6 +264,7 @@ impl Attention {
             pool: call.pool,
             sinks: call.sinks,
             slopes: call.slopes,
+            seen: call.seen,
             out: call.out,
             heads: spec.heads as u32,
             kv_heads: spec.kv_heads as u32,

@@ -233,13 +233,25 @@ impl Slots {
         });
     }
 
-    /// By what the tokens of a sequence with images turn; where in the data.
+    /// By what the tokens of a sequence with images turn, or, where images are seen both ways,
+    /// their positions and what they see of their image; where in the data.
     fn put_places(&mut self, chunk: &BatchChunk) -> Option<usize> {
         let images = self.rows.get(chunk.slot.index())?.images.as_ref()?;
         let at = self.data.len();
         let fed = chunk.position()..chunk.length;
-        self.data.extend(fed.flat_map(|index| images.positions_of(index)).map(|at| at as u32));
+        let places = |index| match images.seen_from(index) {
+            [first, last] if images.both_ways => [index, first, last.min(chunk.length - 1)],
+            _ => images.positions_of(index),
+        };
+        self.data.extend(fed.flat_map(places).map(|at| at as u32));
         Some(at)
+    }
+
+    /// The step feeds tokens of images that see each other.
+    pub fn sees_both_ways(&self) -> bool {
+        let images = |chunk: &BatchChunk| self.rows.get(chunk.slot.index())?.images.as_ref();
+        let both_ways = |chunk: &BatchChunk| images(chunk).is_some_and(|images| images.both_ways);
+        self.batch().chunks.iter().any(both_ways) && self.feeds_images()
     }
 
     /// The step feeds tokens of images.

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use super::abi::{Corner, RowPair, SpanTile};
+use super::abi::{Corner, RowPair, SpanTile, NO_PATCH};
 use super::context::{Context, Event};
 use super::device_ptr::DevicePtr;
 use super::memory::{Memory, Pinned};
 use super::span_attention::tiles;
-use crate::device::{Span, TowerLimits, TowerRows};
+use crate::device::{PatchOf, Span, TowerLimits, TowerRows};
 use crate::error::Result;
 use crate::internal;
 use crate::plan::PatchRows;
@@ -175,7 +175,7 @@ fn corner(&(row, share): &(usize, f32)) -> [u32; 2] {
     [row as u32, share.to_bits()]
 }
 
-/// Of each row its patch, where those of all images follow each other.
+/// Of each row its patch, where those of all images follow each other; or that it is none.
 fn patch_indices(rows: &TowerRows) -> Vec<u32> {
     let firsts = rows.images.iter().scan(0, |next, image: &Arc<PatchRows>| {
         let first = *next;
@@ -183,5 +183,9 @@ fn patch_indices(rows: &TowerRows) -> Vec<u32> {
         Some(first)
     });
     let firsts: Vec<usize> = firsts.collect();
-    rows.patches.iter().map(|of| (firsts[of.image] + of.patch) as u32).collect()
+    let of_row = |of: &PatchOf| match of.patch < rows.images[of.image].count() {
+        true => (firsts[of.image] + of.patch) as u32,
+        false => NO_PATCH,
+    };
+    rows.patches.iter().map(of_row).collect()
 }

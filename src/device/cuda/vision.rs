@@ -159,6 +159,22 @@ impl VisionOps for Cuda {
         out.memory.copy_from(&x.memory, rows * x.width * self.dtype.bytes())
     }
 
+    fn mean_rows(&mut self, count: usize, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        let (rows, width) = (self.rows(), x.width);
+        if count == 0 {
+            return Err(internal!("means of no rows"));
+        }
+        let means = rows / count;
+        let parameters = abi::MeanRows {
+            x: x.at(rows, width, "mean_rows"),
+            out: out.to(means, width, "mean_rows"),
+            count: count as u32,
+            width: width as u32,
+        };
+        let blocks = [means, width.div_ceil(THREADS as usize)];
+        self.kernels.mean_rows.launch(&self.context, blocks, THREADS, &parameters)
+    }
+
     fn copy_rows(&mut self, x: &Tensor, copies: &[RowCopy], out: &mut Tensor) -> Result<()> {
         let (parameters, blocks) = self.pairs(x, copies, out)?;
         self.kernels.copy_rows.launch(&self.context, blocks, THREADS, &parameters)

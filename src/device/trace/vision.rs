@@ -68,6 +68,14 @@ impl VisionOps for Trace {
         Ok(())
     }
 
+    fn mean_rows(&mut self, count: usize, x: &TraceTensor, out: &mut TraceTensor) -> Result<()> {
+        let rows = self.rows();
+        let means = bytes(rows / count.max(1), out);
+        let adds = (rows * x.width) as u64;
+        self.launch("mean_rows", (rows, x.width, out.width), bytes(rows, x), means, adds);
+        Ok(())
+    }
+
     fn copy_rows(
         &mut self,
         x: &TraceTensor,

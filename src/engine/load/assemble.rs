@@ -199,8 +199,8 @@ fn load_on<D: Device + BreakOnPurpose>(
         sizes::limits_of(model, draft, args, &info, pool, batch, rank)?;
     let reader = draft.as_ref().map(|sizes| sizes.draft).filter(|d| d.spec.draft_head.is_some());
     let drafts = args.speculation.as_ref().map(|speculation| &speculation.lengths);
-    let model = (spec, weights);
-    let loaded = load_ranks(devices, group.as_deref(), model, reader, &limits, drafts)?;
+    let target = (spec, weights);
+    let loaded = load_ranks(devices, group.as_deref(), target, reader, &limits, drafts)?;
     let mut drafting = match &draft {
         Some(DraftSizes { draft: Draft { spec, weights }, limits }) => {
             load_ranks(drafting, None, (spec, weights), None, limits, None)?

@@ -128,6 +128,9 @@ pub(super) struct BatchSizes {
     pub tokens: usize,
 }
 
+/// Sequences that run beside an image that is fed in one step, where nobody says how many.
+const MIN_BESIDE_IMAGE: usize = 16;
+
 /// `max_num_seqs` and `max_num_batched_tokens`, by the Python backend's rules: more on GPUs of
 /// 70 GiB and up, but for the A100.
 pub(super) fn batch_sizes(
@@ -154,8 +157,21 @@ pub(super) fn batch_sizes(
         }
         tokens = tokens.max(seqs).min(seqs.saturating_mul(length));
     }
+    // Such an image is fed in one step, beside the tokens of others.
+    let both_ways = spec.vision.as_ref().filter(|vision| vision.tower.both_ways);
+    let image = both_ways.map_or(0, |vision| vision.max_tokens);
+    if args.max_num_batched_tokens.is_none() {
+        tokens = tokens.max(image + seqs.min(MIN_BESIDE_IMAGE));
+    }
     if args.max_num_seqs.is_none() {
-        seqs = seqs.min(tokens);
+        seqs = seqs.min(tokens.saturating_sub(image).max(1));
+    }
+    if image > 0 && tokens < image + seqs {
+        return Err(invalid!(
+            "Chunked MM input disabled but max_tokens_per_mm_item ({image}) and max_num_seqs \
+             ({seqs}) together are larger than max_num_batched_tokens ({tokens}). Please increase \
+             max_num_batched_tokens."
+        ));
     }
     if spec.whole_prompts() && tokens < length {
         return Err(invalid!(
@@ -185,8 +201,11 @@ pub(super) fn scheduled_tokens(
     let tokens = tokens.min(limits.step_tokens);
     let running = args.limits.max_num_active_seqs.unwrap_or(limits.slots).min(limits.slots);
     let whole = spec.whole_prompts() || !args.enable_chunked_prefill;
+    let both_ways = spec.vision.as_ref().filter(|vision| vision.tower.both_ways);
     let (least, key) = if whole {
         (limits.max_model_len, "max_model_len, as prompts are not read in chunks")
+    } else if let Some(vision) = both_ways {
+        (vision.max_tokens + running, "the tokens of an image and max_num_seqs")
     } else {
         (running, "max_num_seqs (or max_num_active_seqs)")
     };

@@ -79,7 +79,8 @@ pub(super) fn start(parts: Parts, args: &EngineArgs, options: EngineOptions) -> 
 
     // What the callers' threads use.
     let embedder = Embedder::of(&spec, head, &args.model)?;
-    let images = spec.vision.as_ref().map(|vision| ImageIntake::new(vision, args.media.images));
+    let of_tower = |vision| ImageIntake::new(vision, args.media.images, &tokenizer);
+    let images = spec.vision.as_ref().map(of_tower).transpose()?;
     let mut eos = spec.eos_token_ids;
     eos.extend(tokenizer.eos().filter(|own| !eos.contains(own)));
     let rules = args.structured_outputs.clone();

@@ -8,9 +8,9 @@ use crate::error::Result;
 use crate::ids::TokenId;
 use crate::image::{self, Processor};
 use crate::invalid;
-use crate::model::config::VisionSpec;
+use crate::model::config::{FrameSpec, VisionSpec};
 use crate::plan::{ImageSpan, PromptImages};
-use crate::text::check_prompt_tokens;
+use crate::text::{check_prompt_tokens, Tokenizer};
 
 /// Images of a prompt, where nobody says how many.
 pub(crate) const IMAGES_MAX: usize = 999;
@@ -19,21 +19,46 @@ pub(crate) const IMAGES_MAX: usize = 999;
 pub(crate) struct ImageIntake {
     processor: Processor,
     placeholder: TokenId,
+    /// Stands for each vector of an image.
+    token: TokenId,
     /// Tokens of an image at most.
     max_tokens: usize,
+    /// Tokens of an image see each other.
+    both_ways: bool,
+    /// In front of an image's tokens and behind them.
+    frame: [Vec<TokenId>; 2],
+    /// One to four line breaks, where each is a token of its own.
+    line_breaks: Option<[TokenId; 4]>,
     /// Images of a prompt at most; None: nobody said.
     limit: Option<usize>,
 }
 
 impl ImageIntake {
     /// Of a model with a tower.
-    pub fn new(vision: &VisionSpec, limit: Option<usize>) -> ImageIntake {
-        ImageIntake {
+    ///
+    /// # Errors
+    /// Those of the tokenizer.
+    pub fn new(
+        vision: &VisionSpec,
+        limit: Option<usize>,
+        tokenizer: &Tokenizer,
+    ) -> Result<ImageIntake> {
+        let (mut frame, mut line_breaks) = ([Vec::new(), Vec::new()], None);
+        if let Some(FrameSpec { text, open, close }) = vision.frame {
+            let text = tokenizer.encode_part(text)?;
+            frame = [[&text[..], &[open]].concat(), [&[close], &text[..]].concat()];
+            line_breaks = breaks(tokenizer)?;
+        }
+        Ok(ImageIntake {
             processor: Processor { settings: vision.settings.clone() },
             placeholder: vision.placeholder,
+            token: vision.token,
             max_tokens: vision.max_tokens,
+            both_ways: vision.tower.both_ways,
+            frame,
+            line_breaks,
             limit,
-        }
+        })
     }
 
     /// The prompt with as many placeholders for each image as it has tokens, and the images.
@@ -69,16 +94,22 @@ impl ImageIntake {
                 continue;
             };
 
-            let span = self.span(prompt.len(), text).map_err(|error| match count {
+            prompt.extend(&self.frame[0]);
+            let parts = self.spans(prompt.len(), text).map_err(|error| match count {
                 1 => error,
                 _ => error.context(&format!("image {}: ", n + 1)),
             })?;
-            prompt.resize(prompt.len() + span.tokens(), self.placeholder);
-            spans.push(span);
+            prompt.resize(parts.last().map_or(prompt.len(), ImageSpan::end), self.token);
+            spans.extend(parts);
+            prompt.extend(&self.frame[1]);
             // Before the next one takes memory.
             check_prompt_tokens(prompt.len() + tokens.len() - at - 1, max_model_len)?;
         }
-        Ok((prompt, PromptImages { spans }))
+        let (prompt, spans) = match self.line_breaks {
+            Some(breaks) => joined_breaks(prompt, spans, breaks),
+            None => (prompt, spans),
+        };
+        Ok((prompt, PromptImages { spans, both_ways: self.both_ways }))
     }
 
     fn check_count(&self, images: usize) -> Result<()> {
@@ -94,25 +125,101 @@ impl ImageIntake {
     }
 
     /// The image of a text, from token `start` on.
-    fn span(&self, start: usize, text: &str) -> Result<ImageSpan> {
+    fn spans(&self, mut start: usize, text: &str) -> Result<Vec<ImageSpan>> {
         if text.starts_with("http://") || text.starts_with("https://") {
             return Err(invalid!("images are not fetched: send the file in base64, not its URL."));
         }
         let picture = image::decode(&image::decode_text(text)?)?;
-        let processed = self.processor.process(&picture)?;
+        let parts = self.processor.parts(&picture)?;
         drop(picture);
 
         let settings = &self.processor.settings;
-        let (rows, columns) = (processed.rows / settings.merge, processed.columns / settings.merge);
-        if rows * columns > self.max_tokens {
-            return Err(invalid!(
-                "The decoder prompt contains a(n) image item with {} embedding tokens, which \
-                 exceeds the pre-allocated encoder cache size {}. Please reduce the input size.",
-                rows * columns,
-                self.max_tokens
-            ));
+        let mut spans = Vec::with_capacity(parts.len());
+        for part in parts {
+            let (rows, columns) = (part.rows / settings.merge, part.columns / settings.merge);
+            if rows * columns > self.max_tokens {
+                return Err(invalid!(
+                    "The decoder prompt contains a(n) image item with {} embedding tokens, which \
+                     exceeds the pre-allocated encoder cache size {}. Please reduce the input \
+                     size.",
+                    rows * columns,
+                    self.max_tokens
+                ));
+            }
+            let patches = Arc::new(part.patches(settings)?);
+            let span = ImageSpan { start, rows, columns, first: 0, patches };
+            start = span.end();
+            spans.push(span);
         }
-        let patches = Arc::new(processed.patches(settings)?);
-        Ok(ImageSpan { start, rows, columns, patches })
+        Ok(spans)
+    }
+}
+
+/// The tokens of one to four line breaks, if each is one.
+fn breaks(tokenizer: &Tokenizer) -> Result<Option<[TokenId; 4]>> {
+    let mut tokens = [TokenId(0); 4];
+    for (count, token) in (1..).zip(&mut tokens) {
+        match tokenizer.encode_part(&"\n".repeat(count))?[..] {
+            [one] => *token = one,
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(tokens))
+}
+
+/// Two line breaks around an image and those of the text beside it become one token, as vLLM has
+/// it: pairs of one or two, from the left, one kind of pair after the other.
+fn joined_breaks(
+    mut prompt: Vec<TokenId>,
+    mut spans: Vec<ImageSpan>,
+    [one, two, three, four]: [TokenId; 4],
+) -> (Vec<TokenId>, Vec<ImageSpan>) {
+    for (pair, joined) in [([one, two], three), ([two, one], three), ([two, two], four)] {
+        let mut out = Vec::with_capacity(prompt.len());
+        let mut moved = spans.iter_mut().peekable();
+        let mut at = 0;
+        while at < prompt.len() {
+            while let Some(span) = moved.next_if(|span| span.start <= at) {
+                span.start = out.len();
+            }
+            if prompt[at..].starts_with(&pair) {
+                out.push(joined);
+                at += 2;
+            } else {
+                out.push(prompt[at]);
+                at += 1;
+            }
+        }
+        prompt = out;
+    }
+    (prompt, spans)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::PatchRows;
+
+    #[test]
+    fn line_breaks_beside_images_become_one_token() {
+        let patches = Arc::new(PatchRows {
+            rows: 1,
+            columns: 2,
+            width: 3,
+            bytes: vec![0; 6],
+            numbers: Arc::new([[0.0; 256]; 3]),
+            hash: [0; 32],
+        });
+        let span = |start| {
+            let patches = Arc::clone(&patches);
+            ImageSpan { start, rows: 1, columns: 2, first: 0, patches }
+        };
+        let tokens = |ids: &[u32]| ids.iter().map(|&id| TokenId(id)).collect::<Vec<_>>();
+        // A line break, an image (50, 50) in its frame, another one, two line breaks.
+        let prompt = tokens(&[7, 1, 2, 40, 50, 50, 41, 2, 2, 40, 50, 50, 41, 2, 2, 9]);
+        let breaks = [1, 2, 3, 4].map(TokenId);
+        let (prompt, spans) = joined_breaks(prompt, vec![span(4), span(10)], breaks);
+        assert_eq!(prompt, tokens(&[7, 3, 40, 50, 50, 41, 4, 40, 50, 50, 41, 4, 9]));
+        assert_eq!(spans.iter().map(|span| span.start).collect::<Vec<_>>(), [3, 8]);
     }
 }

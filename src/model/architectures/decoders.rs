@@ -8,6 +8,7 @@ use super::family::{
 use super::flag::Flag;
 use super::heads::MIMO_NEXT;
 use super::layer_rows::LayerShapes;
+use super::tower::Tower;
 use super::{defaults, towers};
 use crate::device::{NormKind, Pooling};
 
@@ -112,7 +113,7 @@ pub(super) const LLAMA: Family = Family {
     transposed: false,
     encoder: false,
     next_token: None,
-    tower: None,
+    towers: &[],
     pooling: Pooling::Last,
     classifier: Classifier {
         dense: ClassifierDense::None,
@@ -164,6 +165,58 @@ pub(super) const MINISTRAL3: Family =
 pub(super) const MISTRAL3: Family =
     Family { architecture: "Mistral3ForConditionalGeneration", ..MISTRAL };
 
+const LLAVA_TOWERS: &[&Tower] = &[&towers::LLAVA_CLIP];
+
+/// Text and images: Llama, or the text model that its config names.
+pub(super) const LLAVA: Family = Family {
+    architecture: "LlavaForConditionalGeneration",
+    aliases: &[],
+    variants: &[
+        ("model_type", "\"mistral\"", &LLAVA_MISTRAL),
+        ("model_type", "\"qwen2\"", &LLAVA_QWEN2),
+    ],
+    towers: LLAVA_TOWERS,
+    ..LLAMA
+};
+
+const LLAVA_MISTRAL: Family =
+    Family { architecture: "LlavaForConditionalGeneration", towers: LLAVA_TOWERS, ..MISTRAL };
+
+const LLAVA_QWEN2: Family = Family {
+    architecture: "LlavaForConditionalGeneration",
+    aliases: &[],
+    towers: LLAVA_TOWERS,
+    ..QWEN2
+};
+
+const INTERNVL_TOWERS: &[&Tower] = &[&towers::INTERN_VIT];
+
+/// InternVL in the form of transformers: Qwen 2, or the text model that its config names.
+pub(super) const INTERNVL: Family = Family {
+    architecture: "InternVLForConditionalGeneration",
+    aliases: &[],
+    variants: &[
+        ("model_type", "\"qwen3\"", &INTERNVL_QWEN3),
+        ("model_type", "\"llama\"", &INTERNVL_LLAMA),
+    ],
+    towers: INTERNVL_TOWERS,
+    ..QWEN2
+};
+
+const INTERNVL_QWEN3: Family = Family {
+    architecture: "InternVLForConditionalGeneration",
+    aliases: &[],
+    towers: INTERNVL_TOWERS,
+    ..QWEN3
+};
+
+const INTERNVL_LLAMA: Family = Family {
+    architecture: "InternVLForConditionalGeneration",
+    aliases: &[],
+    towers: INTERNVL_TOWERS,
+    ..LLAMA
+};
+
 const QWEN_WINDOWS: Windows =
     Windows::FromLayer { switch: "use_sliding_window", first: "max_window_layers" };
 
@@ -184,7 +237,7 @@ pub(super) const QWEN2_VL: Family = Family {
     architecture: "Qwen2VLForConditionalGeneration",
     aliases: &[],
     defaults: defaults::QWEN2_5_VL,
-    tower: Some(&towers::QWEN2_VL),
+    towers: &[&towers::QWEN2_VL],
     ..QWEN2
 };
 
@@ -193,7 +246,7 @@ pub(super) const QWEN2_5_VL: Family = Family {
     architecture: "Qwen2_5_VLForConditionalGeneration",
     aliases: &[],
     defaults: defaults::QWEN2_5_VL,
-    tower: Some(&towers::QWEN2_5_VL),
+    towers: &[&towers::QWEN2_5_VL],
     ..QWEN2
 };
 
@@ -215,7 +268,7 @@ pub(super) const QWEN3_VL: Family = Family {
     architecture: "Qwen3VLForConditionalGeneration",
     aliases: &[],
     defaults: defaults::QWEN3_VL,
-    tower: Some(&towers::QWEN3_VL),
+    towers: &[&towers::QWEN3_VL],
     windows: Windows::Never,
     ..QWEN3
 };
@@ -358,8 +411,11 @@ pub(super) const GEMMA3: Family = Family {
 };
 
 /// The text model of an image-and-text checkpoint.
-pub(super) const GEMMA3_MULTIMODAL: Family =
-    Family { architecture: "Gemma3ForConditionalGeneration", ..GEMMA3_SHAPE };
+pub(super) const GEMMA3_MULTIMODAL: Family = Family {
+    architecture: "Gemma3ForConditionalGeneration",
+    towers: &[&towers::GEMMA3_SIGLIP],
+    ..GEMMA3_SHAPE
+};
 
 /// Every token sees those behind it too.
 const EMBEDDING_GEMMA: Family = Family {

@@ -554,8 +554,8 @@ pub struct Family {
     pub encoder: bool,
     /// Layers behind the model's own that predict further tokens.
     pub next_token: Option<NextToken>,
-    /// The vision tower of its image-and-text checkpoints.
-    pub tower: Option<&'static Tower>,
+    /// The vision towers of its image-and-text checkpoints: the first that is for their kind.
+    pub towers: &'static [&'static Tower],
     /// Which rows make a vector, where neither the user nor a file says it.
     pub pooling: Pooling,
     /// Its classifiers.

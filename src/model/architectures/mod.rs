@@ -84,6 +84,8 @@ pub const FAMILIES: &[Family] = &[
     decoders::GEMMA2,
     decoders::GEMMA3,
     decoders::GEMMA3_MULTIMODAL,
+    decoders::LLAVA,
+    decoders::INTERNVL,
     shapes::GEMMA4,
     shapes::DECILM,
     shapes::LLAMA4,

@@ -1,49 +1,110 @@
 //! What a vision tower is, as data: which config keys, which tensor names. The rows are in
 //! `towers`; `config` reads the keys, `load` the names.
 
-use crate::device::NormKind;
+use crate::device::{Activation, NormKind};
 use crate::image::Kind;
 
 /// A vision tower: how it is described and how its tensors are called. Names stand behind the first
 /// of the prefixes under which there is the patches' product, those of layers behind the layer's.
 #[derive(Debug)]
 pub struct Tower {
-    /// In front of every name.
-    pub prefixes: &'static [&'static str],
+    /// `vision_config.model_type` that it is for; empty: any.
+    pub model_types: &'static [&'static str],
+    /// In front of every name of the tower, and of what makes tokens behind it.
+    pub prefixes: &'static [[&'static str; 2]],
     /// How images are processed.
     pub images: Kind,
-    /// Key of the token that stands for a part of an image.
-    pub placeholder: &'static str,
+    /// Keys of the token that a prompt has for an image, and of the one that stands for a part of
+    /// it; the first that is given counts.
+    pub placeholders: [&'static [&'static str]; 2],
     /// Defaults of `vision_config`, as `Family::defaults`.
     pub defaults: &'static str,
-    /// Key of the width of its residual, and of that of its vectors: the decoder's.
-    pub widths: [&'static str; 2],
-    /// Width of its MLP.
-    pub ffn: TowerFfn,
+    /// Keys of the checkpoint as a whole that may have one value, in JSON, if they are given.
+    pub must_be: &'static [(&'static str, &'static str)],
+    /// The decoder turns tokens by time, row and column.
+    pub axes: bool,
+    /// In the decoder tokens of an image see each other, those behind too.
+    pub both_ways: bool,
+    /// What stands around the tokens of an image in the model's input.
+    pub frame: Option<Frame>,
+    /// The same of `vision_config`.
+    pub own_must_be: &'static [(&'static str, &'static str)],
+    /// Names of its sizes.
+    pub keys: TowerKeys,
     /// Of all its norms; layer norms have biases.
     pub norm: NormKind,
+    /// What its norms add to a variance.
+    pub eps: TowerEps,
     /// The patches' product, a convolution in the checkpoint.
     pub patches: &'static str,
     /// It has a bias.
     pub patch_bias: bool,
-    /// Vectors of places on a square, of which an image's patches have what lies between.
-    pub places: Option<&'static str>,
+    /// Vectors of places.
+    pub places: Places,
+    /// How q and k are turned.
+    pub turns: Turns,
+    /// In front of the first layer.
+    pub first: Option<&'static str>,
     /// In front of the number of a layer.
     pub layers: &'static str,
     /// In front of attention, and of the MLP.
     pub norms: [&'static str; 2],
-    /// q, k and v, with biases.
-    pub qkv: &'static str,
-    /// Attention's output product, with a bias.
+    /// q, k and v: together or a name each.
+    pub qkv: &'static [&'static str],
+    /// These have biases; else, if `qkv_bias_key` is there, as that key of `vision_config` says.
+    pub qkv_bias: bool,
+    /// See `qkv_bias`.
+    pub qkv_bias_key: Option<&'static str>,
+    /// Attention's output product.
     pub out: &'static str,
-    /// Up of the MLP, or gate and up, with biases.
+    /// It has a bias.
+    pub out_bias: bool,
+    /// Up of the MLP, or gate and up.
     pub up: &'static [&'static str],
-    /// Its down, with a bias.
+    /// Its down.
     pub down: &'static str,
+    /// The MLP's have biases.
+    pub mlp_bias: bool,
+    /// Vectors that attention's output and the MLP's are multiplied by.
+    pub layer_scales: Option<[&'static str; 2]>,
+    /// Behind the last layer.
+    pub last: Option<&'static str>,
     /// What makes tokens of patches.
     pub merger: MergerNames,
     /// What makes further vectors behind some layers, which the decoder adds behind its first ones.
     pub deep: Option<DeepNames>,
+}
+
+/// Keys of a tower's sizes, in `vision_config` but for `squares`.
+#[derive(Debug)]
+pub struct TowerKeys {
+    /// Its layers.
+    pub depth: &'static str,
+    /// Of the checkpoint as a whole: which layer's output counts, from the last one (-1) or from
+    /// what goes into the first (0).
+    pub picked: Option<(&'static str, i64)>,
+    /// Width of its residual.
+    pub width: &'static str,
+    /// Heads of attention.
+    pub heads: &'static str,
+    /// Width of its MLP.
+    pub ffn: TowerFfn,
+    /// Width of its vectors, which must be the decoder's.
+    pub out: Option<&'static str>,
+    /// Of how many patches a token is made.
+    pub squares: Squares,
+}
+
+/// What an image's place in a prompt becomes beside its tokens: a text and a token in front, a
+/// token and the text behind.
+#[derive(Debug)]
+pub struct Frame {
+    /// The text.
+    pub text: &'static str,
+    /// Key of the token in front.
+    pub open: &'static str,
+    /// Key of the token behind.
+    pub close: &'static str,
 }
 
 /// Key of a tower's MLP width.
@@ -55,17 +116,129 @@ pub enum TowerFfn {
     Times(&'static str),
 }
 
-/// A norm over patches, the patches of a square side by side, two products with biases and GELU in
-/// between.
+/// Where it stands how many patches of a side become one token.
+#[derive(Debug)]
+pub enum Squares {
+    /// A patch is a token.
+    One,
+    /// In `vision_config`.
+    Side(&'static str),
+    /// In the checkpoint's own keys.
+    Factor(&'static str),
+    /// Its inverse, there.
+    Ratio(&'static str),
+    /// How many tokens an image has, there.
+    Tokens(&'static str),
+}
+
+/// What norms add to a variance.
+#[derive(Debug)]
+pub enum TowerEps {
+    /// A number that no key changes.
+    Fixed(f32),
+    /// A key of `vision_config`.
+    Key(&'static str),
+}
+
+/// Vectors of places, which are added to patches.
+#[derive(Debug)]
+pub enum Places {
+    /// There are none.
+    None,
+    /// A square of as many as the key says, stretched over an image of any shape.
+    Stretched {
+        /// The table.
+        table: &'static str,
+        /// How many.
+        count: &'static str,
+    },
+    /// One for each patch of an image of the one size that there is; rows that are stored as
+    /// `[1, rows, width]` in some checkpoints.
+    Each {
+        /// The table, with the end of its name.
+        table: &'static str,
+        /// A row in front of the patches of an image, which is not theirs; its place is the
+        /// table's first.
+        class: Option<&'static str>,
+    },
+}
+
+/// How q and k of a patch are turned by its row and column; element i of a head goes with
+/// i + head_dim / 2.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Turns {
+    /// Not at all.
+    None,
+    /// By theta^(-4i / head_dim) with i below head_dim / 4: by the row, then all of these by the
+    /// column.
+    SameOfBoth(f32),
+    /// By theta^(-2i / head_dim) with i below head_dim / 2: those of even i by the row, then those
+    /// of odd i by the column; the key of theta.
+    EvenAndOdd(&'static str),
+}
+
+/// How the patches of a square become one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joined {
+    /// Side by side.
+    SideBySide,
+    /// Side by side, where the weight behind has its columns by channel first.
+    ChannelsFirst,
+    /// Their mean.
+    Mean,
+}
+
+/// From patches to tokens: a norm over patches or over what becomes of a square, and products.
 #[derive(Debug)]
 pub struct MergerNames {
     /// The norm.
-    pub norm: &'static str,
-    /// The products.
-    pub products: [&'static str; 2],
+    pub norm: Option<MergerNorm>,
+    /// How squares become rows.
+    pub joined: Joined,
+    /// From rows of squares to vectors of the decoder.
+    pub products: &'static [MergerProduct],
 }
 
-/// Mergers behind layers: their norms are over the patches of a square together.
+/// A merger's norm.
+#[derive(Debug, Clone, Copy)]
+pub struct MergerNorm {
+    /// Its name.
+    pub name: &'static str,
+    /// The tower's, if None.
+    pub kind: Option<NormKind>,
+    /// What it adds to a variance; the tower's, if None.
+    pub eps: Option<f32>,
+    /// It is over rows of squares.
+    pub joined: bool,
+}
+
+/// A product of a merger.
+#[derive(Debug, Clone, Copy)]
+pub struct MergerProduct {
+    /// Its name, with the end if that is not `.weight`.
+    pub name: &'static str,
+    /// How wide what comes out is.
+    pub outputs: MergerWidth,
+    /// It has a bias.
+    pub bias: bool,
+    /// Stored as `[inputs, outputs]`, under the name alone.
+    pub transposed: bool,
+    /// Behind it.
+    pub activation: Option<Activation>,
+}
+
+/// A width in a merger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MergerWidth {
+    /// That of patches.
+    Patch,
+    /// That of a square's patches side by side.
+    Square,
+    /// The decoder's.
+    Decoder,
+}
+
+/// Mergers behind layers.
 #[derive(Debug)]
 pub struct DeepNames {
     /// Key of the layers.

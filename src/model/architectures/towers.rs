@@ -1,30 +1,87 @@
 //! Rows of vision towers.
 
-use super::tower::{DeepNames, MergerNames, Tower, TowerFfn};
-use crate::device::NormKind;
+use super::tower::{
+    DeepNames, Frame, Joined, MergerNames, MergerNorm, MergerProduct, MergerWidth, Places, Squares,
+    Tower, TowerEps, TowerFfn, TowerKeys, Turns,
+};
+use crate::device::{Activation, NormKind};
 use crate::image::Kind;
+
+/// A product with a bias.
+const fn biased(
+    name: &'static str,
+    outputs: MergerWidth,
+    activation: Option<Activation>,
+) -> MergerProduct {
+    MergerProduct { name, outputs, bias: true, transposed: false, activation }
+}
+
+/// The tower's own norm.
+const fn norm(name: &'static str, joined: bool) -> Option<MergerNorm> {
+    Some(MergerNorm { name, kind: None, eps: None, joined })
+}
+
+const QWEN2_VL_KEYS: TowerKeys = TowerKeys {
+    depth: "depth",
+    picked: None,
+    width: "embed_dim",
+    heads: "num_heads",
+    ffn: TowerFfn::Times("mlp_ratio"),
+    out: Some("hidden_size"),
+    squares: Squares::Side("spatial_merge_size"),
+};
+
+const QWEN2_5_VL_KEYS: TowerKeys = TowerKeys {
+    width: "hidden_size",
+    ffn: TowerFfn::Width("intermediate_size"),
+    out: Some("out_hidden_size"),
+    ..QWEN2_VL_KEYS
+};
+
+const IMAGE_TOKEN: [&[&str]; 2] = [&["image_token_id"], &["image_token_id"]];
 
 /// Every layer sees the whole image; turned by row and column alone.
 pub(super) const QWEN2_VL: Tower = Tower {
-    prefixes: &["visual.", "model.visual."],
+    model_types: &[],
+    prefixes: &[["visual.", "visual."], ["model.visual.", "model.visual."]],
     images: Kind::Qwen,
-    placeholder: "image_token_id",
+    placeholders: IMAGE_TOKEN,
     defaults: r#"{"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "hidden_act": "quick_gelu",
         "mlp_ratio": 4, "num_heads": 16, "in_channels": 3, "patch_size": 14,
         "spatial_merge_size": 2, "temporal_patch_size": 2}"#,
-    widths: ["embed_dim", "hidden_size"],
-    ffn: TowerFfn::Times("mlp_ratio"),
+    must_be: &[],
+    own_must_be: &[],
+    axes: true,
+    both_ways: false,
+    frame: None,
+    keys: QWEN2_VL_KEYS,
     norm: NormKind::Layer,
+    eps: TowerEps::Fixed(1e-6),
     patches: "patch_embed.proj",
     patch_bias: false,
-    places: None,
+    places: Places::None,
+    turns: Turns::SameOfBoth(10000.0),
+    first: None,
     layers: "blocks",
     norms: ["norm1", "norm2"],
-    qkv: "attn.qkv",
+    qkv: &["attn.qkv"],
+    qkv_bias: true,
+    qkv_bias_key: None,
     out: "attn.proj",
+    out_bias: true,
     up: &["mlp.fc1"],
     down: "mlp.fc2",
-    merger: MergerNames { norm: "merger.ln_q", products: ["merger.mlp.0", "merger.mlp.2"] },
+    mlp_bias: true,
+    layer_scales: None,
+    last: None,
+    merger: MergerNames {
+        norm: norm("merger.ln_q", false),
+        joined: Joined::SideBySide,
+        products: &[
+            biased("merger.mlp.0", MergerWidth::Square, Some(Activation::Gelu)),
+            biased("merger.mlp.2", MergerWidth::Decoder, None),
+        ],
+    },
     deep: None,
 };
 
@@ -34,8 +91,7 @@ pub(super) const QWEN2_5_VL: Tower = Tower {
         "intermediate_size": 3420, "num_heads": 16, "in_channels": 3, "patch_size": 14,
         "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112,
         "out_hidden_size": 3584, "fullatt_block_indexes": [7, 15, 23, 31]}"#,
-    widths: ["hidden_size", "out_hidden_size"],
-    ffn: TowerFfn::Width("intermediate_size"),
+    keys: QWEN2_5_VL_KEYS,
     norm: NormKind::Rms,
     up: &["mlp.gate_proj", "mlp.up_proj"],
     down: "mlp.down_proj",
@@ -48,20 +104,180 @@ pub(super) const QWEN3_VL: Tower = Tower {
         "intermediate_size": 4304, "num_heads": 16, "in_channels": 3, "patch_size": 16,
         "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 3584,
         "num_position_embeddings": 2304, "deepstack_visual_indexes": [8, 16, 24]}"#,
-    widths: ["hidden_size", "out_hidden_size"],
-    ffn: TowerFfn::Width("intermediate_size"),
+    keys: QWEN2_5_VL_KEYS,
     patch_bias: true,
-    places: Some("pos_embed"),
+    places: Places::Stretched { table: "pos_embed.weight", count: "num_position_embeddings" },
     up: &["mlp.linear_fc1"],
     down: "mlp.linear_fc2",
     merger: MergerNames {
-        norm: "merger.norm",
-        products: ["merger.linear_fc1", "merger.linear_fc2"],
+        norm: norm("merger.norm", false),
+        joined: Joined::SideBySide,
+        products: &[
+            biased("merger.linear_fc1", MergerWidth::Square, Some(Activation::Gelu)),
+            biased("merger.linear_fc2", MergerWidth::Decoder, None),
+        ],
     },
     deep: Some(DeepNames {
         layers: "deepstack_visual_indexes",
         mergers: "deepstack_merger_list",
-        names: MergerNames { norm: "norm", products: ["linear_fc1", "linear_fc2"] },
+        names: MergerNames {
+            norm: norm("norm", true),
+            joined: Joined::SideBySide,
+            products: &[
+                biased("linear_fc1", MergerWidth::Square, Some(Activation::Gelu)),
+                biased("linear_fc2", MergerWidth::Decoder, None),
+            ],
+        },
     }),
     ..QWEN2_VL
+};
+
+const SIGLIP_KEYS: TowerKeys = TowerKeys {
+    depth: "num_hidden_layers",
+    picked: None,
+    width: "hidden_size",
+    heads: "num_attention_heads",
+    ffn: TowerFfn::Width("intermediate_size"),
+    out: None,
+    squares: Squares::One,
+};
+
+/// CLIP under LLaVA: a class row, a norm in front, and the layers' output before the last one.
+pub(super) const LLAVA_CLIP: Tower = Tower {
+    model_types: &["clip_vision_model"],
+    prefixes: &[
+        ["vision_tower.vision_model.", "multi_modal_projector."],
+        ["model.vision_tower.vision_model.", "model.multi_modal_projector."],
+        ["model.vision_tower.", "model.multi_modal_projector."],
+    ],
+    images: Kind::CentreCrop,
+    placeholders: [
+        &["image_token_index", "image_token_id"],
+        &["image_token_index", "image_token_id"],
+    ],
+    defaults: r#"{"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "image_size": 224, "patch_size": 32, "num_channels": 3,
+        "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}"#,
+    must_be: &[
+        ("projector_hidden_act", "\"gelu\""),
+        ("multimodal_projector_bias", "true"),
+        ("vision_feature_select_strategy", "\"default\""),
+    ],
+    axes: false,
+    keys: TowerKeys { picked: Some(("vision_feature_layer", -2)), ..SIGLIP_KEYS },
+    eps: TowerEps::Key("layer_norm_eps"),
+    patches: "embeddings.patch_embedding",
+    patch_bias: false,
+    places: Places::Each {
+        table: "embeddings.position_embedding.weight",
+        class: Some("embeddings.class_embedding"),
+    },
+    turns: Turns::None,
+    // So written in the checkpoints.
+    first: Some("pre_layrnorm"),
+    layers: "encoder.layers",
+    norms: ["layer_norm1", "layer_norm2"],
+    qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    out: "self_attn.out_proj",
+    merger: MergerNames {
+        norm: None,
+        joined: Joined::SideBySide,
+        products: &[
+            biased("linear_1", MergerWidth::Decoder, Some(Activation::Gelu)),
+            biased("linear_2", MergerWidth::Decoder, None),
+        ],
+    },
+    ..QWEN2_VL
+};
+
+/// SigLIP under Gemma 3: the mean of squares of patches, a norm, and one product.
+pub(super) const GEMMA3_SIGLIP: Tower = Tower {
+    model_types: &["siglip_vision_model"],
+    images: Kind::Square,
+    placeholders: [&["boi_token_index"], &["image_token_index", "image_token_id"]],
+    defaults: r#"{"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "image_size": 224, "patch_size": 16, "num_channels": 3,
+        "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}"#,
+    must_be: &[],
+    both_ways: true,
+    frame: Some(Frame { text: "\n\n", open: "boi_token_index", close: "eoi_token_index" }),
+    keys: TowerKeys { squares: Squares::Tokens("mm_tokens_per_image"), ..SIGLIP_KEYS },
+    patch_bias: true,
+    places: Places::Each { table: "embeddings.position_embedding.weight", class: None },
+    first: None,
+    last: Some("post_layernorm"),
+    merger: MergerNames {
+        norm: Some(MergerNorm {
+            name: "mm_soft_emb_norm",
+            kind: Some(NormKind::RmsPlusOne),
+            eps: None,
+            joined: true,
+        }),
+        joined: Joined::Mean,
+        products: &[MergerProduct {
+            name: "mm_input_projection_weight",
+            outputs: MergerWidth::Decoder,
+            bias: false,
+            transposed: true,
+            activation: None,
+        }],
+    },
+    ..LLAVA_CLIP
+};
+
+/// InternViT in the form of transformers.
+pub(super) const INTERN_VIT: Tower = Tower {
+    model_types: &["internvl_vision"],
+    prefixes: &[
+        ["vision_tower.", "multi_modal_projector."],
+        ["model.vision_tower.", "model.multi_modal_projector."],
+    ],
+    images: Kind::Tiles,
+    placeholders: [
+        &["image_token_id", "image_token_index"],
+        &["image_token_id", "image_token_index"],
+    ],
+    defaults: r#"{"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+        "num_attention_heads": 16, "image_size": [448, 448], "patch_size": [14, 14],
+        "num_channels": 3, "hidden_act": "gelu", "layer_norm_eps": 1e-6,
+        "attention_bias": false}"#,
+    keys: TowerKeys {
+        picked: Some(("vision_feature_layer", -1)),
+        squares: Squares::Ratio("downsample_ratio"),
+        ..SIGLIP_KEYS
+    },
+    must_be: &[
+        ("projector_hidden_act", "\"gelu\""),
+        ("vision_feature_layer", "-1"),
+        ("vision_feature_select_strategy", "\"default\""),
+    ],
+    own_must_be: &[
+        ("use_qk_norm", "false"),
+        ("use_mean_pooling", "true"),
+        ("norm_type", "\"layer_norm\""),
+        ("use_absolute_position_embeddings", "true"),
+    ],
+    patches: "embeddings.patch_embeddings.projection",
+    patch_bias: true,
+    places: Places::Each {
+        table: "embeddings.position_embeddings",
+        class: Some("embeddings.cls_token"),
+    },
+    first: None,
+    layers: "encoder.layer",
+    norms: ["layernorm_before", "layernorm_after"],
+    qkv: &["attention.q_proj", "attention.k_proj", "attention.v_proj"],
+    qkv_bias: false,
+    qkv_bias_key: Some("attention_bias"),
+    out: "attention.projection_layer",
+    layer_scales: Some(["lambda_1", "lambda_2"]),
+    merger: MergerNames {
+        norm: Some(MergerNorm { name: "layer_norm", kind: None, eps: Some(1e-5), joined: true }),
+        joined: Joined::SideBySide,
+        products: &[
+            biased("linear_1", MergerWidth::Decoder, Some(Activation::Gelu)),
+            biased("linear_2", MergerWidth::Decoder, None),
+        ],
+    },
+    ..LLAVA_CLIP
 };

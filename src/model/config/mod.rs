@@ -59,7 +59,7 @@ pub use side_files::SideFiles;
 use source::Source;
 pub use spec::{ConfigFormat, ModelSpec, NormOrder, SpecOptions};
 pub use sublayers::Sublayers;
-pub use vision::VisionSpec;
+pub use vision::{FrameSpec, PlacesSpec, VisionSpec};
 
 /// Where architectures are listed.
 const LISTED: &str = "docs/models.md";
@@ -130,7 +130,7 @@ impl ModelSpec {
         spec.judge_size(&config)?;
         spec.vision = spec.tower(&config, options)?;
         if let Some(vision) = &spec.vision {
-            spec.ropes.iter_mut().for_each(|rope| rope.axes = Some(vision.axes.clone()));
+            spec.ropes.iter_mut().for_each(|rope| rope.axes = vision.axes.clone());
         }
         source.warn_of_unread(&keys_read);
         Ok(spec)

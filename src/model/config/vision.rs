@@ -13,10 +13,14 @@ use crate::files::{self, Kind};
 use crate::ids::TokenId;
 use crate::image::Settings;
 use crate::json::{self, Object};
-use crate::model::architectures::{DeepNames, Family, Tower, TowerFfn};
+use crate::model::architectures::{
+    DeepNames, Eps, Family, Frame, Places, Squares, Tower, TowerEps, TowerFfn, Turns,
+};
 use crate::{internal, invalid};
 
 const PROCESSOR: &str = "preprocessor_config.json";
+/// Where transformers 5 keeps it, under this key.
+const PROCESSORS: (&str, &str) = ("processor_config.json", "image_processor");
 const DEPTH_MAX: usize = 512;
 
 /// A tower that can be served.
@@ -24,7 +28,7 @@ const DEPTH_MAX: usize = 512;
 pub struct VisionSpec {
     /// Its row.
     pub tower: &'static Tower,
-    /// Layers.
+    /// Layers that run.
     pub depth: usize,
     /// Width of its residual.
     pub width: usize,
@@ -34,22 +38,60 @@ pub struct VisionSpec {
     pub ffn: usize,
     /// Of the MLP.
     pub activation: Activation,
+    /// What its norms add to a variance.
+    pub eps: f32,
     /// Tokens of a window's side; None: there are no windows.
     pub window: Option<usize>,
     /// Of each layer whether it sees the whole image.
     pub whole: Vec<bool>,
-    /// Side of the square of learned places.
-    pub places: Option<usize>,
+    /// Vectors of places.
+    pub places: PlacesSpec,
+    /// Of the angles that heads are turned by; 0: they are not.
+    pub theta: f32,
+    /// q, k and v have biases.
+    pub qkv_bias: bool,
     /// Layers behind which there are vectors for the decoder's first layers.
     pub deep: Vec<usize>,
     /// How images are processed.
     pub settings: Settings,
-    /// Tokens that an image becomes at most.
+    /// Tokens that what goes through the tower as one becomes at most.
     pub max_tokens: usize,
-    /// Stands in a prompt for each of them.
+    /// Stands in a prompt for an image.
     pub placeholder: TokenId,
-    /// Of each frequency of the decoder's rope which position it goes by.
-    pub axes: Arc<[u8]>,
+    /// Stands in the model's input for each of its vectors.
+    pub token: TokenId,
+    /// What stands around them.
+    pub frame: Option<FrameSpec>,
+    /// Of each frequency of the decoder's rope which position it goes by; None: all by the token's.
+    pub axes: Option<Arc<[u8]>>,
+}
+
+/// What stands around the tokens of an image: text, a token, and the same behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameSpec {
+    /// The text on both sides.
+    pub text: &'static str,
+    /// The token in front.
+    pub open: TokenId,
+    /// The token behind.
+    pub close: TokenId,
+}
+
+/// Vectors of places that a tower has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlacesSpec {
+    /// None.
+    None,
+    /// A square of this side, stretched over an image.
+    Stretched(usize),
+    /// One for each patch of a square of this side, and perhaps one in front for a row of the
+    /// class.
+    Each {
+        /// Patches of a side.
+        side: usize,
+        /// There is a row of the class.
+        class: bool,
+    },
 }
 
 impl VisionSpec {
@@ -66,6 +108,11 @@ impl VisionSpec {
     /// Width of a head.
     pub fn head_dim(&self) -> usize {
         self.width / self.heads
+    }
+
+    /// Rows of an image that are no patches.
+    pub fn class_rows(&self) -> usize {
+        usize::from(matches!(self.places, PlacesSpec::Each { class: true, .. }))
     }
 }
 
@@ -86,39 +133,44 @@ pub(super) struct Fit<'a> {
 /// # Errors
 /// A shape that does not fit; an option that the tower's forward pass lacks; a broken file.
 pub(super) fn vision(config: &Object, family: &Family, fit: &Fit) -> Result<Option<VisionSpec>> {
-    let Some(tower) = family.tower else { return Ok(None) };
     let Some(own) = config.object("vision_config")? else { return Ok(None) };
+    let model_type = own.text("model_type")?.unwrap_or_default();
+    let takes =
+        |tower: &&&Tower| tower.model_types.is_empty() || tower.model_types.contains(&model_type);
+    let Some(tower) = family.towers.iter().find(takes) else { return Ok(None) };
+    let named = |keys: &&[&str]| keys.iter().any(|key| config.given(key).is_some());
+    if !tower.placeholders.iter().all(|keys| named(&keys)) {
+        // A text model under the name of the whole: nothing can stand for an image.
+        return Ok(None);
+    }
     let defaults: Map<String, Value> = serde_json::from_str(tower.defaults)
         .map_err(|e| internal!("defaults of the tower of {}: {e}", family.architecture))?;
     let own = own.with(&[], &defaults);
+    refuse_others(config, tower.must_be)?;
+    refuse_others(&own, tower.own_must_be)?;
 
-    let [width_key, out_key] = tower.widths;
-    let width = keys::needed_width(&own, width_key)?;
-    let heads = keys::needed_width(&own, "num_heads")?;
-    if !width.is_multiple_of(4 * heads) {
+    let keys = &tower.keys;
+    let width = keys::needed_width(&own, keys.width)?;
+    let heads = keys::needed_width(&own, keys.heads)?;
+    let parts = if tower.turns == Turns::None { 1 } else { 4 };
+    if !width.is_multiple_of(parts * heads) {
         return Err(invalid!(
-            "{} is {width}, which is not a multiple of 4 times the {heads} heads.",
-            own.name(width_key)
+            "{} is {width}, which is not a multiple of {parts} times the {heads} heads.",
+            own.name(keys.width)
         ));
     }
-    let out = keys::needed_width(&own, out_key)?;
-    if out != fit.hidden {
-        return Err(invalid!(
-            "{} is {out}, and the decoder is {} wide.",
-            own.name(out_key),
-            fit.hidden
-        ));
-    }
-    let depth = own.needed("depth", "an integer", own.count("depth", DEPTH_MAX)?)?;
+    judge_output(&own, tower, fit)?;
+    let depth = own.needed(keys.depth, "an integer", own.count(keys.depth, DEPTH_MAX)?)?;
+    let depth = layers_that_run(config, tower, depth)?;
     let window = own.count("window_size", 1 << 14)?;
     let whole = match window {
         Some(_) => whole_layers(&own, depth)?,
         None => vec![true; depth],
     };
 
-    let settings = settings(&own, tower, fit)?;
+    let settings = settings(config, &own, tower, fit)?;
     let unit = settings.patch * settings.merge;
-    let most = (settings.area.1 / (unit * unit)).clamp(1, fit.max_model_len);
+    let [placeholder, token] = placeholders(config, tower, fit.vocab_size)?;
     Ok(Some(VisionSpec {
         tower,
         depth,
@@ -126,15 +178,57 @@ pub(super) fn vision(config: &Object, family: &Family, fit: &Fit) -> Result<Opti
         heads,
         ffn: ffn(&own, tower, width)?,
         activation: activation(&own, tower)?,
+        eps: eps(&own, tower)?,
         window: window.map(|window| (window / unit).max(1)),
         whole,
-        places: tower.places.map(|_| places(&own)).transpose()?,
+        places: places(&own, tower, &settings)?,
+        theta: theta(&own, tower)?,
+        qkv_bias: match tower.qkv_bias_key {
+            Some(key) => own.flag(key)?.unwrap_or(tower.qkv_bias),
+            None => tower.qkv_bias,
+        },
         deep: deep_layers(&own, tower, depth, fit.layers)?,
-        max_tokens: most,
+        max_tokens: settings.most_tokens().clamp(1, fit.max_model_len),
         settings,
-        placeholder: placeholder(config, tower, fit.vocab_size)?,
-        axes: axes(config, fit.rotary_dim)?,
+        placeholder,
+        token,
+        frame: frame(config, tower, fit.vocab_size)?,
+        axes: axes(config, tower, fit.rotary_dim)?,
     }))
+}
+
+/// Keys that may have one value only.
+fn refuse_others(config: &Object, keys: &[(&str, &str)]) -> Result<()> {
+    for &(key, only) in keys {
+        let value: Option<Value> = serde_json::from_str(only).ok();
+        if config.given(key).is_some_and(|given| Some(given) != value.as_ref()) {
+            return Err(Error::Unsupported(config.wrong(key, only).message().into()));
+        }
+    }
+    Ok(())
+}
+
+/// Its vectors are as wide as the decoder.
+fn judge_output(own: &Object, tower: &Tower, fit: &Fit) -> Result<()> {
+    let Some(key) = tower.keys.out else { return Ok(()) };
+    let out = keys::needed_width(own, key)?;
+    if out != fit.hidden {
+        return Err(invalid!(
+            "{} is {out}, and the decoder is {} wide.",
+            own.name(key),
+            fit.hidden
+        ));
+    }
+    Ok(())
+}
+
+/// Of `depth` layers those whose output counts, or goes into one that does.
+fn layers_that_run(config: &Object, tower: &Tower, depth: usize) -> Result<usize> {
+    let Some((key, default)) = tower.keys.picked else { return Ok(depth) };
+    let depth = depth as i64;
+    let picked = config.integer(key, -depth - 1, depth)?.unwrap_or(default);
+    let run = if picked < 0 { depth + 1 + picked } else { picked };
+    usize::try_from(run).map_err(|_| config.wrong(key, "a layer of the tower"))
 }
 
 fn whole_layers(own: &Object, depth: usize) -> Result<Vec<bool>> {
@@ -164,37 +258,124 @@ fn deep_layers(own: &Object, tower: &Tower, depth: usize, most: usize) -> Result
     Ok(list)
 }
 
-/// Side of the square of learned places.
-fn places(own: &Object) -> Result<usize> {
-    const KEY: &str = "num_position_embeddings";
-    let count = own.needed(KEY, "an integer", own.count(KEY, 1 << 20)?)?;
-    let side = count.isqrt();
-    if side == 0 || side * side != count {
-        return Err(own.wrong(KEY, "the square of an integer"));
+/// Vectors of places, which fit to what is made of images.
+fn places(own: &Object, tower: &Tower, settings: &Settings) -> Result<PlacesSpec> {
+    match tower.places {
+        Places::None => Ok(PlacesSpec::None),
+        Places::Stretched { count: key, .. } => {
+            let count = own.needed(key, "an integer", own.count(key, 1 << 20)?)?;
+            let side = count.isqrt();
+            if side == 0 || side * side != count {
+                return Err(own.wrong(key, "the square of an integer"));
+            }
+            Ok(PlacesSpec::Stretched(side))
+        }
+        Places::Each { class, .. } => {
+            let side = sides(own, "image_size", 1 << 14)? / settings.patch;
+            if side != settings.side / settings.patch {
+                return Err(invalid!(
+                    "{} is {} pixels, and images are made {} pixels wide.",
+                    own.name("image_size"),
+                    side * settings.patch,
+                    settings.side
+                ));
+            }
+            Ok(PlacesSpec::Each { side, class: class.is_some() })
+        }
     }
-    Ok(side)
+}
+
+/// A length, or two that are equal.
+fn sides(own: &Object, key: &str, most: usize) -> Result<usize> {
+    let read = match own.given(key) {
+        Some(Value::Array(two)) => {
+            let length = |n: &Value| usize::try_from(n.as_u64()?).ok();
+            match two.iter().map(length).collect::<Option<Vec<_>>>().as_deref() {
+                Some(&[height, width]) if height == width && (1..=most).contains(&width) => {
+                    Some(width)
+                }
+                _ => return Err(own.wrong(key, "an integer, or two that are equal")),
+            }
+        }
+        _ => own.count(key, most)?,
+    };
+    own.needed(key, "an integer", read)
+}
+
+fn eps(own: &Object, tower: &Tower) -> Result<f32> {
+    match tower.eps {
+        TowerEps::Fixed(eps) => Ok(eps),
+        TowerEps::Key(key) => keys::norm_eps(own, Eps::Key(key)),
+    }
+}
+
+fn theta(own: &Object, tower: &Tower) -> Result<f32> {
+    match tower.turns {
+        Turns::None => Ok(0.0),
+        Turns::SameOfBoth(theta) => Ok(theta),
+        Turns::EvenAndOdd(key) => match own.object("rope_parameters")? {
+            Some(rope) if rope.given(key).is_some() => Ok(keys::positive(&rope, key)? as f32),
+            _ => Ok(keys::positive(own, key)? as f32),
+        },
+    }
+}
+
+/// Patches of a side that become one token, of images whose side is so many patches.
+fn squares(config: &Object, own: &Object, tower: &Tower, side: usize) -> Result<usize> {
+    let whole = |key: &str, ratio: f64| {
+        let count = ratio.round();
+        if count >= 1.0 && count <= 64.0 && (ratio - count).abs() < 1e-6 {
+            Ok(count as usize)
+        } else {
+            Err(config.wrong(key, "what makes squares of whole patches"))
+        }
+    };
+    match tower.keys.squares {
+        Squares::One => Ok(1),
+        Squares::Side(key) => own.needed(key, "an integer", own.count(key, 1 << 10)?),
+        Squares::Factor(key) => config.needed(key, "an integer", config.count(key, 64)?),
+        Squares::Ratio(key) => whole(key, 1.0 / keys::positive(config, key)?),
+        Squares::Tokens(key) => {
+            let tokens = config.needed(key, "an integer", config.count(key, 1 << 20)?)?;
+            whole(key, side as f64 / (tokens as f64).sqrt())
+        }
+    }
 }
 
 fn ffn(own: &Object, tower: &Tower, width: usize) -> Result<usize> {
-    match tower.ffn {
+    match tower.keys.ffn {
         TowerFfn::Width(key) => keys::needed_width(own, key),
         TowerFfn::Times(key) => Ok(width * own.needed(key, "an integer", own.count(key, 1 << 8)?)?),
     }
 }
 
-/// preprocessor_config.json, or what its absence means.
-fn settings(own: &Object, tower: &Tower, fit: &Fit) -> Result<Settings> {
-    let side = |key: &str| own.needed(key, "an integer", own.count(key, 1 << 10)?);
-    let patch = side("patch_size")?;
-    let merge = side("spatial_merge_size")?;
-    let copies = side("temporal_patch_size")?;
-    let path = fit.folder.map(|folder| folder.join(PROCESSOR));
-    let mut keys = match &path {
-        Some(path) => files::optional(json::read_object(path, Kind::Config))?.unwrap_or_default(),
-        None => Map::new(),
-    };
-    let file = path.map_or_else(|| PROCESSOR.into(), |path| path.display().to_string());
+/// preprocessor_config.json, or what its absence means; where that is.
+fn processor(fit: &Fit) -> Result<(String, Map<String, Value>)> {
+    let Some(folder) = fit.folder else { return Ok((PROCESSOR.into(), Map::new())) };
+    let path = folder.join(PROCESSOR);
+    let shown = path.display().to_string();
+    if let Some(keys) = files::optional(json::read_object(&path, Kind::Config))? {
+        return Ok((shown, keys));
+    }
+    let (file, key) = PROCESSORS;
+    let path = folder.join(file);
+    let all = files::optional(json::read_object(&path, Kind::Config))?.unwrap_or_default();
+    match all.get(key).and_then(Value::as_object) {
+        Some(keys) => Ok((path.display().to_string(), keys.clone())),
+        None => Ok((shown, Map::new())),
+    }
+}
 
+/// What the processor's file says, as far as it fits to the tower.
+fn settings(config: &Object, own: &Object, tower: &Tower, fit: &Fit) -> Result<Settings> {
+    let patch = sides(own, "patch_size", 1 << 10)?;
+    let of_image = match own.given("image_size") {
+        Some(_) => sides(own, "image_size", 1 << 14)?,
+        None => 0,
+    };
+    let merge = squares(config, own, tower, of_image / patch)?;
+    let copies = own.count("temporal_patch_size", 1 << 10)?.unwrap_or(1);
+    let (file, mut keys) = processor(fit)?;
     if let Some(over) = fit.sizes {
         if over.contains_key("size") {
             // In the file they would stand over it.
@@ -203,6 +384,7 @@ fn settings(own: &Object, tower: &Tower, fit: &Fit) -> Result<Settings> {
         }
         keys.extend(over.clone());
     }
+
     let settings = Settings::read(&file, &keys, tower.images, patch, merge)?;
     let tower_has = [("patch_size", patch, settings.patch), ("merge_size", merge, settings.merge)];
     let copied = ("temporal_patch_size", copies, settings.copies);
@@ -232,16 +414,34 @@ fn activation(own: &Object, tower: &Tower) -> Result<Activation> {
     Ok(act)
 }
 
-fn placeholder(config: &Object, tower: &Tower, vocab_size: usize) -> Result<TokenId> {
-    let key = tower.placeholder;
+/// The token of an image in a prompt, and that of a part of it.
+fn placeholders(config: &Object, tower: &Tower, vocab_size: usize) -> Result<[TokenId; 2]> {
+    let read = |keys: &[&str]| {
+        let given = keys.iter().find(|key| config.given(key).is_some());
+        token(config, given.or(keys.first()).copied().unwrap_or_default(), vocab_size)
+    };
+    let [prompt, part] = tower.placeholders;
+    Ok([read(prompt)?, read(part)?])
+}
+
+fn token(config: &Object, key: &str, vocab_size: usize) -> Result<TokenId> {
     let id = config.integer(key, 0, vocab_size as i64 - 1)?;
     Ok(TokenId(config.needed(key, "a token", id)? as u32))
 }
 
+fn frame(config: &Object, tower: &Tower, vocab_size: usize) -> Result<Option<FrameSpec>> {
+    let Some(Frame { text, open, close }) = tower.frame else { return Ok(None) };
+    let token = |key: &str| token(config, key, vocab_size);
+    Ok(Some(FrameSpec { text, open: token(open)?, close: token(close)? }))
+}
+
 /// Sections of frequencies that go by time, row and column: one behind the other, or every third
 /// one by rows and by columns as long as these have some.
-fn axes(config: &Object, rotary_dim: usize) -> Result<Arc<[u8]>> {
+fn axes(config: &Object, tower: &Tower, rotary_dim: usize) -> Result<Option<Arc<[u8]>>> {
     const SECTIONS: &str = "mrope_section";
+    if !tower.axes {
+        return Ok(None);
+    }
     let scaling = match config.object("rope_parameters")? {
         Some(parameters) => Some(parameters),
         None => config.object("rope_scaling")?,
@@ -266,8 +466,8 @@ fn axes(config: &Object, rotary_dim: usize) -> Result<Arc<[u8]>> {
             axis @ 1..=2 if i < 3 * lengths[axis] => axis as u8,
             _ => 0,
         };
-        return Ok((0..sum).map(axis).collect());
+        return Ok(Some((0..sum).map(axis).collect()));
     }
     let section = |(axis, &length): (usize, &usize)| std::iter::repeat_n(axis as u8, length);
-    Ok(lengths.iter().enumerate().flat_map(section).collect())
+    Ok(Some(lengths.iter().enumerate().flat_map(section).collect()))
 }

@@ -2,112 +2,303 @@
 
 use super::linears;
 use super::loader::{dummy, Loader, Upload, Vector};
-use crate::device::{Device, Join, Norm, NormKind, Source, WeightKind};
+use crate::device::{Bytes, DType, Device, HostTensor, Join, Norm, NormKind, Source, WeightKind};
 use crate::error::Result;
-use crate::model::architectures::MergerNames;
+use crate::image::Kind;
+use crate::internal;
+use crate::model::architectures::{Joined, MergerNames, MergerProduct, MergerWidth, Places};
 use crate::model::checkpoint::WeightSource;
-use crate::model::config::VisionSpec;
+use crate::model::config::{PlacesSpec, VisionSpec};
 use crate::model::quant::unpack::Values;
 use crate::model::shard::Cut;
-use crate::model::weights::{Linear, Merger, Mlp, TowerLayer, TowerWeights};
+use crate::model::weights::{
+    Linear, MergeNorm, MergeProduct, Merger, Mlp, TowerLayer, TowerWeights,
+};
 
-/// Of all norms of towers.
-const EPS: f32 = 1e-6;
-
-impl<D: Device> Loader<'_, D> {
+impl<'a, D: Device> Loader<'a, D> {
     pub(super) fn tower(&mut self, vision: &VisionSpec) -> Result<TowerWeights<D::Weight>> {
         let row = vision.tower;
         let width = vision.width;
-        let prefix = match self.format {
-            WeightSource::Files(checkpoint) => row
-                .prefixes
-                .iter()
-                .find(|prefix| linears::has(checkpoint, &format!("{prefix}{}", row.patches))),
-            WeightSource::Dummy => None,
-        };
-        let prefix = prefix.or(row.prefixes.first()).copied().unwrap_or("");
+        let [prefix, behind] = self.tower_prefixes(vision);
         let name = |name: &str| format!("{prefix}{name}");
 
         let patches = self.patch_product(&name(row.patches), vision)?;
-        let places = match (row.places, vision.places) {
-            (Some(places), Some(side)) => Some(self.places(&name(places), side, width)?),
-            _ => None,
-        };
+        let places = self.places(prefix, vision)?;
+        let first = row.first.map(|norm| self.tower_norm(vision, row.norm, &name(norm), width));
+        let first = first.transpose()?;
         let mut layers = Vec::new();
         for i in 0..vision.depth {
-            let name = |name: &str| format!("{prefix}{}.{i}.{name}", row.layers);
-            let up: Vec<String> = row.up.iter().map(|up| name(up)).collect();
-            let outputs = vec![vision.ffn; up.len()];
-            layers.push(TowerLayer {
-                norms: [
-                    self.tower_norm(row.norm, &name(row.norms[0]), width)?,
-                    self.tower_norm(row.norm, &name(row.norms[1]), width)?,
-                ],
-                // In one part: not the decoder's heads.
-                qkv: self.tower_linear(name(row.qkv), 3 * width, width)?,
-                out: self.tower_linear(name(row.out), width, width)?,
-                mlp: Mlp {
-                    up: self.linear(&up, &outputs, width, true, &Cut::Whole)?,
-                    down: self.tower_linear(name(row.down), width, vision.ffn)?,
-                    activation: None,
-                    width: vision.ffn,
-                },
-            });
+            layers.push(self.tower_layer(vision, &name(&format!("{}.{i}.", row.layers)))?);
         }
+        let last = row.last.map(|norm| self.tower_norm(vision, row.norm, &name(norm), width));
+        let last = last.transpose()?;
 
-        let merger = self.merger(prefix, &row.merger, vision, width)?;
+        let merger = self.merger(behind, &row.merger, vision)?;
         let mut deep = Vec::new();
-        for (i, names) in
-            vision.deep.iter().zip(row.deep.iter().cycle()).map(|(_, n)| n).enumerate()
-        {
-            let prefix = format!("{prefix}{}.{i}.", names.mergers);
-            deep.push(self.merger(&prefix, &names.names, vision, vision.square() * width)?);
+        let names = row.deep.iter().cycle();
+        for (i, (_, names)) in vision.deep.iter().zip(names).enumerate() {
+            let prefix = format!("{behind}{}.{i}.", names.mergers);
+            deep.push(self.merger(&prefix, &names.names, vision)?);
         }
-        Ok(TowerWeights { patches, places, layers, merger, deep })
+        Ok(TowerWeights { patches, places, first, layers, last, merger, deep })
     }
 
-    /// A merger whose norm is so wide.
+    /// In front of the tower's names, and of those of what is behind it.
+    fn tower_prefixes(&self, vision: &VisionSpec) -> [&'static str; 2] {
+        let row = vision.tower;
+        let found = match self.format {
+            WeightSource::Files(checkpoint) => row
+                .prefixes
+                .iter()
+                .find(|[prefix, _]| linears::has(checkpoint, &format!("{prefix}{}", row.patches))),
+            WeightSource::Dummy => None,
+        };
+        found.or(row.prefixes.first()).copied().unwrap_or_default()
+    }
+
+    /// The layer of this prefix.
+    fn tower_layer(&mut self, vision: &VisionSpec, prefix: &str) -> Result<TowerLayer<D::Weight>> {
+        let (row, width) = (vision.tower, vision.width);
+        let name = |name: &str| format!("{prefix}{name}");
+        let up: Vec<String> = row.up.iter().map(|up| name(up)).collect();
+        let up_outputs = vec![vision.ffn; up.len()];
+        // In one part: not the decoder's heads.
+        let qkv: Vec<String> = row.qkv.iter().map(|qkv| name(qkv)).collect();
+        let outputs = vec![3 * width / qkv.len(); qkv.len()];
+        let (out, down) = (name(row.out), name(row.down));
+        let scales = row.layer_scales.map(|scales| scales.map(name));
+        let scales = scales.as_ref().map_or([None; 2], |[out, down]| [Some(out), Some(down)]);
+        Ok(TowerLayer {
+            norms: [
+                self.tower_norm(vision, row.norm, &name(row.norms[0]), width)?,
+                self.tower_norm(vision, row.norm, &name(row.norms[1]), width)?,
+            ],
+            qkv: self.linear(&qkv, &outputs, width, vision.qkv_bias, &Cut::Whole)?,
+            out: self.scaled(vision, [Some(&out), scales[0]], width, row.out_bias)?,
+            mlp: Mlp {
+                up: self.linear(&up, &up_outputs, width, row.mlp_bias, &Cut::Whole)?,
+                down: self.scaled(vision, [Some(&down), scales[1]], vision.ffn, row.mlp_bias)?,
+                activation: None,
+                width: vision.ffn,
+            },
+        })
+    }
+
     fn merger(
         &mut self,
         prefix: &str,
         names: &MergerNames,
         vision: &VisionSpec,
-        norm_width: usize,
     ) -> Result<Merger<D::Weight>> {
-        let name = |name: &str| format!("{prefix}{name}");
-        let merged = vision.square() * vision.width;
-        Ok(Merger {
-            norm: self.tower_norm(vision.tower.norm, &name(names.norm), norm_width)?,
-            products: [
-                self.tower_linear(name(names.products[0]), merged, merged)?,
-                self.tower_linear(name(names.products[1]), self.spec.hidden, merged)?,
-            ],
+        let square = vision.square() * vision.width;
+        let row = if names.joined == Joined::Mean { vision.width } else { square };
+        let norm = match names.norm {
+            Some(norm) => {
+                let kind = norm.kind.unwrap_or(vision.tower.norm);
+                let width = if norm.joined { row } else { vision.width };
+                let eps = norm.eps.unwrap_or(vision.eps);
+                let name = format!("{prefix}{}", norm.name);
+                let own = self.tower_norm(vision, kind, &name, width)?;
+                Some(MergeNorm { norm: Norm { eps, ..own }, joined: norm.joined })
+            }
+            None => None,
+        };
+
+        let mut inputs = row;
+        let mut products = Vec::new();
+        for product in names.products {
+            let outputs = match product.outputs {
+                MergerWidth::Patch => vision.width,
+                MergerWidth::Square => square,
+                MergerWidth::Decoder => self.spec.hidden,
+            };
+            let turned = products.is_empty() && names.joined == Joined::ChannelsFirst;
+            let parts = if turned { vision.square() } else { 1 };
+            let linear = self.merge_product(prefix, product, outputs, inputs, parts)?;
+            products.push(MergeProduct { linear, outputs, activation: product.activation });
+            inputs = outputs;
+        }
+        Ok(Merger { joined: names.joined, norm, products })
+    }
+
+    /// A product of a merger; `parts` above 1: its columns are those of so many patches by channel,
+    /// and are put patch by patch.
+    fn merge_product(
+        &mut self,
+        prefix: &str,
+        product: &MergerProduct,
+        outputs: usize,
+        inputs: usize,
+        parts: usize,
+    ) -> Result<Linear<D::Weight>> {
+        let name = format!("{prefix}{}", product.name);
+        if parts == 1 && !product.transposed {
+            return self.linear(&[name], &[outputs], inputs, product.bias, &Cut::Whole);
+        }
+        if product.bias {
+            return Err(internal!("{name}: a bias of a product that is put in order"));
+        }
+        let name = if product.transposed { name } else { format!("{name}.weight") };
+        let names = std::slice::from_ref(&name);
+
+        let source = self.parts(names, &[outputs], inputs, product.transposed)?;
+        let ordered: Vec<u8>;
+        let source = match source {
+            Some(Source::Parts(tensors)) if parts > 1 => {
+                let mut values = Vec::new();
+                for tensor in &tensors {
+                    values.extend(tensor.values()?);
+                }
+                ordered = by_patch(&values, inputs, parts);
+                let (dtype, bytes) = (DType::F32, Bytes::InMemory(&ordered));
+                Source::Parts(vec![HostTensor { dtype, rows: outputs, cols: inputs, bytes }])
+            }
+            Some(source) => source,
+            None => dummy(&name, inputs),
+        };
+        let weight = self.upload(Upload {
+            name: &name,
+            kind: WeightKind::Linear,
+            outputs,
+            inputs,
+            transposed: product.transposed,
+            join: Join::None,
+            values: Values::plain(source),
+        })?;
+        Ok(Linear { weight, bias: None })
+    }
+
+    /// A product to the tower's width, times a vector of that name, if there is one: folded into
+    /// it, before it is rounded.
+    fn scaled(
+        &mut self,
+        vision: &VisionSpec,
+        [name, scales]: [Option<&String>; 2],
+        inputs: usize,
+        bias: bool,
+    ) -> Result<Linear<D::Weight>> {
+        let (width, name) = (vision.width, name.cloned().unwrap_or_default());
+        let one = |name: &str| [name.to_string()];
+        let (weights, biases) = (one(&format!("{name}.weight")), one(&format!("{name}.bias")));
+        let factors = match scales {
+            Some(scales) => self.numbers(&one(scales), width, 1)?,
+            None => None,
+        };
+        let Some(factors) = factors else {
+            return self.linear(&[name], &[width], inputs, bias, &Cut::Whole);
+        };
+
+        let times = |values: Vec<f32>, of_row: usize| -> Vec<u8> {
+            let rows = values.chunks_exact(of_row).zip(&factors);
+            rows.flat_map(|(row, f)| row.iter().flat_map(move |x| (x * f).to_le_bytes())).collect()
+        };
+        let read = self.numbers(&weights, width, inputs)?.unwrap_or_default();
+        let weight =
+            self.folded(&weights[0], WeightKind::Linear, [width, inputs], &times(read, inputs))?;
+        if !bias {
+            return Ok(Linear { weight, bias: None });
+        }
+        let read = self.numbers(&biases, width, 1)?.unwrap_or_default();
+        let bias = self.folded(&biases[0], WeightKind::Vector, [width, 1], &times(read, 1))?;
+        Ok(Linear { weight, bias: Some(bias) })
+    }
+
+    /// Numbers of a tensor of the checkpoint; None: there is none.
+    fn numbers(&self, name: &[String], rows: usize, columns: usize) -> Result<Option<Vec<f32>>> {
+        match self.parts(name, &[rows], columns, false)? {
+            Some(Source::Parts(parts)) => {
+                let values = parts.iter().map(HostTensor::values).collect::<Result<Vec<_>>>()?;
+                Ok(Some(values.concat()))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// A weight of these numbers of 32 bits.
+    fn folded(
+        &mut self,
+        name: &str,
+        kind: WeightKind,
+        [outputs, inputs]: [usize; 2],
+        bytes: &[u8],
+    ) -> Result<D::Weight> {
+        let bytes = Bytes::InMemory(bytes);
+        let part = HostTensor { dtype: DType::F32, rows: outputs, cols: inputs, bytes };
+        self.upload(Upload {
+            name,
+            kind,
+            outputs,
+            inputs,
+            transposed: false,
+            join: Join::None,
+            values: Values::plain(Source::Parts(vec![part])),
         })
     }
 
-    /// A table of vectors of places.
-    fn places(&mut self, name: &str, side: usize, width: usize) -> Result<D::Weight> {
-        let name = format!("{name}.weight");
-        let parts = self.parts(std::slice::from_ref(&name), &[side * side], width, false)?;
-        let source = parts.unwrap_or_else(|| dummy(&name, width));
-        self.whole_table(&name, side * side, width, Values::plain(source))
+    /// A table of vectors of places: one matrix of all that is added to rows.
+    fn places(&mut self, prefix: &str, vision: &VisionSpec) -> Result<Option<D::Weight>> {
+        let width = vision.width;
+        let (names, rows) = match (&vision.tower.places, vision.places) {
+            (Places::Stretched { table, .. }, PlacesSpec::Stretched(side)) => {
+                (vec![format!("{prefix}{table}")], vec![side * side])
+            }
+            (Places::Each { table, class }, PlacesSpec::Each { side, .. }) => {
+                let table = format!("{prefix}{table}");
+                let (mut names, mut rows) = (vec![table], vec![side * side]);
+                if let Some(class) = class {
+                    names.insert(0, format!("{prefix}{class}"));
+                    rows = vec![1, 1 + side * side];
+                    if vision.tower.patch_bias {
+                        names.push(format!("{prefix}{}.bias", vision.tower.patches));
+                        rows.push(1);
+                    }
+                }
+                (names, rows)
+            }
+            _ => return Ok(None),
+        };
+
+        let parts = self.table_parts(&names, &rows, width)?;
+        let total = rows.iter().sum();
+        let source = parts.unwrap_or_else(|| dummy(&names[0], width));
+        self.whole_table(&names[0], total, width, Values::plain(source)).map(Some)
     }
 
-    fn tower_linear(
-        &mut self,
-        name: String,
-        outputs: usize,
-        inputs: usize,
-    ) -> Result<Linear<D::Weight>> {
-        self.linear(&[name], &[outputs], inputs, true, &Cut::Whole)
+    /// Rows of tensors, which some checkpoints keep with further dimensions of 1 in front.
+    fn table_parts(
+        &self,
+        names: &[String],
+        rows: &[usize],
+        width: usize,
+    ) -> Result<Option<Source<'a>>> {
+        let WeightSource::Files(checkpoint) = self.format else { return Ok(None) };
+        if self.shapes_only {
+            return Ok(None);
+        }
+        let mut parts = Vec::new();
+        for (name, &rows) in names.iter().zip(rows) {
+            let stored = checkpoint.shape_of(name).unwrap_or_default();
+            let ones = stored.iter().take_while(|&&n| n == 1).count();
+            let shape = match rows {
+                1 if stored.len() == ones + 1 && stored.last() == Some(&width) => stored.to_vec(),
+                _ if ones > 0 && stored.len() > 2 => [&[1], &[rows, width][..]].concat(),
+                _ => vec![rows, width],
+            };
+            let tensor = checkpoint.convolution(name, &shape)?;
+            parts.push(HostTensor { rows, cols: width, ..tensor });
+        }
+        Ok(Some(Source::Parts(parts)))
     }
 
     /// A convolution whose windows do not overlap is a product.
     fn patch_product(&mut self, name: &str, vision: &VisionSpec) -> Result<Linear<D::Weight>> {
         let bias = format!("{name}.bias");
         let name = format!("{name}.weight");
-        let side = vision.settings.patch;
-        let shape = [vision.width, 3, vision.settings.copies, side, side];
+        let (side, copies) = (vision.settings.patch, vision.settings.copies);
+        let shape = match vision.tower.images {
+            Kind::Qwen => vec![vision.width, 3, copies, side, side],
+            _ => vec![vision.width, 3, side, side],
+        };
         let inputs = shape[1..].iter().product();
         let source = match self.format {
             WeightSource::Files(checkpoint) if !self.shapes_only => {
@@ -124,22 +315,55 @@ impl<D: Device> Loader<'_, D> {
             join: Join::None,
             values: Values::plain(source),
         })?;
-        let has_bias = vision.tower.patch_bias;
-        let bias = has_bias.then(|| self.tower_vector(bias, vision.width, 0.0)).transpose()?;
+        // Beside a class it is in the table of places: the class has none.
+        let has_bias = vision.tower.patch_bias && vision.class_rows() == 0;
+        let bias = has_bias.then(|| self.tower_vector(bias, vision.width)).transpose()?;
         Ok(Linear { weight, bias })
     }
 
-    fn tower_vector(&mut self, name: String, width: usize, neutral: f32) -> Result<D::Weight> {
-        let (plus, scale, cut, order) = (0.0, 1.0, &Cut::Whole, None);
+    fn tower_vector(&mut self, name: String, width: usize) -> Result<D::Weight> {
+        let (neutral, plus, scale, cut, order) = (0.0, 0.0, 1.0, &Cut::Whole, None);
         self.vector(Vector { name, width, neutral, plus, scale, cut, order })
     }
 
-    fn tower_norm(&mut self, kind: NormKind, name: &str, width: usize) -> Result<Norm<D::Weight>> {
-        let weight = self.tower_vector(format!("{name}.weight"), width, 1.0)?;
+    fn tower_norm(
+        &mut self,
+        vision: &VisionSpec,
+        kind: NormKind,
+        name: &str,
+        width: usize,
+    ) -> Result<Norm<D::Weight>> {
+        let neutral = if kind == NormKind::RmsPlusOne { 0.0 } else { 1.0 };
+        let (plus, scale, cut, order) = (0.0, 1.0, &Cut::Whole, None);
+        let weight = format!("{name}.weight");
+        let weight =
+            self.vector(Vector { name: weight, width, neutral, plus, scale, cut, order })?;
         let bias = match kind {
-            NormKind::Layer => Some(self.tower_vector(format!("{name}.bias"), width, 0.0)?),
+            NormKind::Layer => Some(self.tower_vector(format!("{name}.bias"), width)?),
             NormKind::Rms | NormKind::RmsPlusOne => None,
         };
-        Ok(Norm { kind, eps: EPS, weight, bias })
+        Ok(Norm { kind, eps: vision.eps, weight, bias })
+    }
+}
+
+/// Rows of `[channel][patch]` as rows of `[patch][channel]`, in bytes.
+fn by_patch(values: &[f32], inputs: usize, patches: usize) -> Vec<u8> {
+    let channels = inputs / patches;
+    let column = |i: usize| i % channels * patches + i / channels;
+    let rows = values.chunks_exact(inputs);
+    rows.flat_map(|row| (0..inputs).flat_map(move |i| row[column(i)].to_le_bytes())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::by_patch;
+
+    #[test]
+    fn channels_of_a_patch_come_together() {
+        let row = [0.0f32, 10.0, 1.0, 11.0, 2.0, 12.0];
+        let bytes = by_patch(&row, 6, 2);
+        let back: Vec<f32> =
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        assert_eq!(back, [0.0, 1.0, 2.0, 10.0, 11.0, 12.0]);
     }
 }

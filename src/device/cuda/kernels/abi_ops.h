@@ -275,6 +275,9 @@ struct AttendRows {
   DEVICE(const void) pool;  // As in RopeStore.
   DEVICE(const float) sinks;  // [heads], a score without a value; or null
   DEVICE(const float) slopes;  // [heads], by which scores fall with the distance of keys; or null
+  // [rows, 3], of which 1 and 2 are the first and the last key that a row sees whatever the window;
+  // or null: none but itself.
+  DEVICE(const u32) seen;
   DEVICE(act) out;  // [rows, heads, dim]
   u32 heads, kv_heads, dim, page_size;
   float scale;  // Of scores, that of K included.

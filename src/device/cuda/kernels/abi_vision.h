@@ -12,10 +12,13 @@ constexpr u32 SPAN_STAGES = 2;
 // The largest head of the kernel without tensor cores.
 constexpr u32 SPAN_MAX_HEAD_DIM = 256;
 
+// Of a row that is no patch.
+constexpr u32 NO_PATCH = 0xffffffff;
+
 // out[r] = numbers of the bytes of patch[r]
 struct PutPatches {
   DEVICE(const u8) bytes;  // [patches, 3, width / 3]
-  DEVICE(const u32) patch;  // [rows]
+  DEVICE(const u32) patch;  // [rows]; NO_PATCH: a row of zeros
   DEVICE(const float) numbers;  // [3, 256], what a byte of each colour stands for
   DEVICE(act) out;  // [rows, width]
   u32 width;
@@ -57,6 +60,13 @@ struct CopyRows {
   DEVICE(act) out;  // [_, width]
   u32 width;
   u32 unused;
+};
+
+// out[r] = the mean of `count` rows of x.
+struct MeanRows {
+  DEVICE(const act) x;  // [count * rows, width]
+  DEVICE(act) out;  // [rows, width]
+  u32 count, width;
 };
 
 // Rows against the keys of their span.

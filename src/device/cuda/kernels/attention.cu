@@ -203,14 +203,18 @@ __device__ __forceinline__ void attend_row(const AttendRows& a, Keys keys) {
   const u32 at = a.position[row];
   // How many keys the row sees at most.
   const u32 reach = a.chunk != 0 ? at % a.chunk + 1 : a.window != 0 ? a.window : ~0u;
-  const u32 first = at >= reach ? at + 1 - reach : 0;
+  u32 first = at >= reach ? at + 1 - reach : 0, last = at;
+  if (a.seen) {
+    first = min(first, a.seen[3 * row + 1]);
+    last = a.seen[3 * row + 2];
+  }
   const act* q = a.qkv + (u64)row * a.row_width + (u64)head * dim;
   act* out = a.out + ((u64)row * a.heads + head) * dim;
   const u64 plane = (u64)a.page_size * dim;
   const float sink = a.sinks ? a.sinks[head] : -INFINITY;
   const float slope = a.slopes ? a.slopes[head] : 0.f;
   const Shape shape = {dim, a.scale, a.softcap, a.value_scale, sink, slope};
-  attend<WIDE>(q, first, at, keys(kv * plane, table, a.kv_heads * plane), shape, out);
+  attend<WIDE>(q, first, last, keys(kv * plane, table, a.kv_heads * plane), shape, out);
 }
 
 template <bool WIDE>

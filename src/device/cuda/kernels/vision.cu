@@ -17,8 +17,12 @@ __global__ void put_patches(const PutPatches a) {
   begin();
   const u32 i = blockIdx.y * blockDim.x + threadIdx.x;
   if (i >= a.width) return;
-  const u32 byte = a.bytes[(u64)a.patch[blockIdx.x] * a.width + i];
-  const float x = a.numbers[i / (a.width / 3) * 256 + byte];
+  const u32 patch = a.patch[blockIdx.x];
+  float x = 0.f;
+  if (patch != NO_PATCH) {
+    const u32 byte = a.bytes[(u64)patch * a.width + i];
+    x = a.numbers[i / (a.width / 3) * 256 + byte];
+  }
   a.out[(u64)blockIdx.x * a.width + i] = from_f32<act>(x);
 }
 
@@ -55,6 +59,17 @@ __global__ void turn_rows(const TurnRows a) {
     *low = from_f32<act>(x * cosine[i] - y * sine[i]);
     *high = from_f32<act>(y * cosine[i] + x * sine[i]);
   }
+}
+
+// An element of a mean for each thread, grid (means, columns).
+__global__ void mean_rows(const MeanRows a) {
+  begin();
+  const u32 i = blockIdx.y * blockDim.x + threadIdx.x;
+  if (i >= a.width) return;
+  const act* x = a.x + (u64)blockIdx.x * a.count * a.width + i;
+  float sum = 0.f;
+  for (u32 r = 0; r < a.count; r++) sum += to_f32(x[(u64)r * a.width]);
+  a.out[(u64)blockIdx.x * a.width + i] = from_f32<act>(sum / a.count);
 }
 
 // A block for each pair of rows.
