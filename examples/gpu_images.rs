@@ -63,7 +63,7 @@ fn image(vision: &VisionSpec, side: usize, seed: u64) -> ImageSpan {
         numbers: Arc::new([std::array::from_fn(|byte| byte as f32 / 128.0 - 1.0); 3]),
         hash,
     };
-    ImageSpan { start: TEXT, rows: side, columns: side, patches: Arc::new(patches) }
+    ImageSpan { start: TEXT, rows: side, columns: side, first: 0, patches: Arc::new(patches) }
 }
 
 /// FLOPs of the tower for one square image of so many tokens a side.
@@ -105,7 +105,7 @@ fn step(bench: &mut Bench<Cuda>, length: usize, images: &[ImageSpan], count: usi
         bench.open(slot, 0);
         bench.push(&mut plan, slot, Feed::Known(n * length..(n + 1) * length));
         if let Some(image) = images.get(n) {
-            let images = Arc::new(PromptImages { spans: vec![image.clone()] });
+            let images = Arc::new(PromptImages { spans: vec![image.clone()], both_ways: false });
             plan.images.push((SlotId(slot), images));
         }
     }
