@@ -76,8 +76,8 @@ impl BatchChunk {
         self.length - self.tokens
     }
 
-    /// It is sampled from, and feeds little more than what that needs. A model that drafts feeds two
-    /// tokens behind drafts that were all right.
+    /// It is sampled from, and feeds little more than what that needs. A model that drafts feeds
+    /// two tokens behind drafts that were all right.
     fn decodes(&self, logits: &[BatchLogits]) -> bool {
         let drafts = || logits.get(self.first_logits).is_some_and(|row| row.drafts.behind > 0);
         self.logits > 0 && (self.tokens <= 2 || drafts())

@@ -141,6 +141,7 @@ impl Graphs {
     pub fn end(&mut self) -> Result<()> {
         let (mode, trail) = self.context.set_mode(Mode::Direct);
         let Some(key) = self.current.take() else { return Ok(()) };
+
         match mode {
             Mode::Direct => Ok(()),
             Mode::Record => {

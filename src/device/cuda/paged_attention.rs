@@ -178,7 +178,8 @@ impl Attention {
     }
 
     /// Words that hold every list of a recorded step of so many token rows, whosever they are: each
-    /// block has a first item, rows have one more, and one more for each block that they are cut at.
+    /// block has a first item, rows have one more, and one more for each block that they are cut
+    /// at.
     pub fn most_words(&self, tokens: usize) -> usize {
         let Some(group) = self.group.filter(|_| self.tiled) else { return 0 };
         let tokens = graphs::padded(tokens).unwrap_or(tokens);

@@ -1,6 +1,7 @@
 //! Steps before the model is ready: what a device does once for each size of a step (ways to
 //! multiply are chosen, code is loaded, small decode steps are recorded, and those that verify
-//! drafts) would else hold up the first requests. Called by `assemble` on each rank's thread; it knows no request and no GPU.
+//! drafts) would else hold up the first requests. Called by `assemble` on each rank's thread; it
+//! knows no request and no GPU.
 
 use std::ops::Range;
 use std::sync::Arc;
