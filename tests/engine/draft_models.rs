@@ -3,7 +3,7 @@
 //! guesses too.
 
 use serde_json::{json, Value};
-use triton_vllm::engine::Answer;
+use triton_vllm::engine::{Answer, EngineOptions};
 
 use crate::requests::{requests, Request, MODEL};
 use crate::served::{device, goldens, options, refusal, serve, serve_with, Served, Told};
@@ -86,6 +86,45 @@ fn the_model_itself_drafts_what_comes() {
             assert!(told.accepted_tokens * 100 > told.draft_tokens * 95, "{told:?}");
         }
     }
+}
+
+/// The small model that was trained beside the sample model (training/train_drafts.py): real
+/// guesses, of which some are right. Named as in model.json, by a folder beside it.
+#[test]
+fn the_sample_model_has_a_draft_model() {
+    let folder = format!("{}/../../model_repository/vllm_model/1", goldens());
+    let serve = |more: &Value| {
+        let args = with(&json!({"model": "abacus"}), more.clone());
+        serve_with(
+            "abacus",
+            &args,
+            EngineOptions { version_dir: folder.clone().into(), ..options("abacus") },
+        )
+    };
+    let plain = serve(&json!({}));
+    let drafting = serve(&json!({"speculative_config":
+        {"method": "draft_model", "model": "abacus_draft", "num_speculative_tokens": 3}}));
+    let asked = [
+        ("Once upon a time", 0.0),
+        ("Tell me a story about a fox.", 0.0),
+        ("Once upon a time", 0.7),
+        ("What is 128 + 256? Answer:", 0.0),
+        ("What is 402 - 77?", 0.0),
+        ("Sort: 9 4 7 1 ->", 0.0),
+        ("What month is two months before March?", 0.0),
+        ("Count from 85 to 99:", 0.0),
+    ];
+    for (prompt, temperature) in asked {
+        let sampling = json!({"temperature": temperature, "seed": 11, "max_tokens": 150});
+        let text = plain.text(prompt, sampling.clone());
+        assert_eq!(drafting.text(prompt, sampling), text, "{prompt}");
+    }
+    assert_eq!(plain.text("What is 128 + 256? Answer:", json!({"temperature": 0})), " 384.");
+
+    let told = stats(&drafting);
+    let mean = 1.0 + told.accepted_tokens as f64 / told.drafts as f64;
+    println!("{mean:.2} tokens a step with drafts, {told:?}");
+    assert!(told.drafts > 50 && mean > 1.5, "{mean:.2}: {told:?}");
 }
 
 #[test]
