@@ -19,9 +19,10 @@ __global__ void prepare(const PrepareStep a) {
       a.slot_of[i] = NO_SLOT;
       a.adapter_slot_of[i] = 0;
     }
-    // Nobody reads their logits.
+    // Nobody reads their logits. A head that drafts keeps what it says behind a logits row
+    // (drafts.cu): those of sequences repeat the last one, which is sampled from.
     for (u32 i = a.logits_rows + threadIdx.x; i < a.padded_logits_rows; i += blockDim.x)
-      a.gather_row[i] = i;
+      a.gather_row[i] = i < a.rows ? a.rows - 1 : i;
   }
   const StepRecord& record = reinterpret_cast<const StepRecord*>(a.input)[blockIdx.x];
   const u32 slot = record.slot, tokens = record.tokens, flags = record.flags;
