@@ -443,6 +443,7 @@ impl<D: Device> Decoder<D> {
         if let Some(kind) = self.pooling {
             return dev.pool(kind, last, &mut b.logits);
         }
+
         dev.gather(last, &mut b.gathered)?;
         let head = w.head.as_ref().unwrap_or(&w.embed);
         let cap = self.logit_softcap;

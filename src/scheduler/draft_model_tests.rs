@@ -135,7 +135,7 @@ fn a_head_is_fed_the_token_behind_each_position_and_all_accepted_ones_anew() {
 #[test]
 fn a_head_has_a_page_again_as_far_as_the_same_token_follows() {
     for (token, cached) in [(1008, 8), (77, 7)] {
-        let mut s = scheduler(with_head(), &[request(1, 9, 2)]);
+        let mut s = scheduler(with_head(), &[request(1, 9, 20)]);
         for _ in 0..2 {
             let plan = s.plan().unwrap();
             s.commit(&answer(&plan, 90));

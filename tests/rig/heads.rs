@@ -202,6 +202,7 @@ impl<D: Device> Pair<D> {
             }
             None => open(slot, 1),
         };
+
         let fed = &known[1 + from..];
         let mut drafts = Vec::new();
         for (n, part) in fed.chunks(chunk).enumerate() {
@@ -234,12 +235,12 @@ impl<D: Device> Pair<D> {
 /// the largest.
 #[track_caller]
 pub fn judge(name: &str, row: &Row, case: &Case, got: &[Draft], tolerance: f32) {
-    let drafts: Vec<u32> = got.iter().map(|(token, _)| *token).collect();
-    assert_eq!(drafts, case.drafts, "{name}");
     for (n, ((_, logits), want)) in got.iter().zip(&case.logits).enumerate() {
         let of_said: Vec<f32> = row.said.iter().map(|&token| logits[token as usize]).collect();
         super::embeddings::close(&format!("{name}, draft {n}"), &of_said, want, tolerance);
         let others = logits.iter().filter(|&&logit| logit != f32::NEG_INFINITY).count();
         assert_eq!(others, row.said.len(), "{name}: other tokens cannot be said");
     }
+    let drafts: Vec<u32> = got.iter().map(|(token, _)| *token).collect();
+    assert_eq!(drafts, case.drafts, "{name}");
 }

@@ -6,8 +6,8 @@ use super::family::{
     Positions, QkNorm, RopeLayers, Windows,
 };
 use super::flag::Flag;
-use super::heads::MIMO_NEXT;
 use super::layer_rows::LayerShapes;
+use super::next_tokens::MIMO_NEXT;
 use super::tower::Tower;
 use super::{defaults, towers};
 use crate::device::{NormKind, Pooling};

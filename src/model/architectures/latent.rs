@@ -6,8 +6,8 @@ use super::defaults;
 use super::family::{Choice, Family, LatentNames, Mixture, Multipliers, Names};
 use super::flag::Flag;
 use super::further_defaults;
-use super::heads::DEEPSEEK_NEXT;
 use super::mixtures::GROUPED_MIXTURE;
+use super::next_tokens::DEEPSEEK_NEXT;
 use crate::device::RouteScore;
 
 const LATENT_NAMES: LatentNames = LatentNames {

@@ -9,7 +9,7 @@ use super::family::{
 };
 use super::flag::Flag;
 use super::further_defaults;
-use super::heads::DEEPSEEK_NEXT;
+use super::next_tokens::DEEPSEEK_NEXT;
 use super::variants::{ERNIE4_5, HUNYUAN_DENSE};
 use crate::device::{Activation, NormKind, RouteScore};
 

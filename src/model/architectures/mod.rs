@@ -15,6 +15,7 @@
 //! | `latent` | those whose attention is over latent vectors |
 //! | `hybrids` | those of which some layers keep a state in place of K and V |
 //! | `heads` | heads that draft from a model's hidden states |
+//! | `next_tokens` | layers that predict further tokens |
 //! | `towers` | vision towers of some of these |
 //! | `scans` | those of which some layers keep the state of a selective scan |
 //! | `channel_scans` | those with the scan of Mamba 1, and those with nothing but scans |
@@ -36,6 +37,7 @@ mod latent;
 mod hybrids;
 mod layer_rows;
 mod mixtures;
+mod next_tokens;
 mod older;
 mod recurrent_rows;
 mod scans;

@@ -104,6 +104,7 @@ impl ModelSpec {
         if let Some(mixture) = &mut spec.mixture {
             mixture.layers = vec![mixture.layers[last]];
         }
+
         spec.tied = false;
         spec.vision = None;
         spec.adapters = None;
@@ -163,6 +164,7 @@ fn head(
         let (kind, taps, few) = (HeadKind::Eagle, Vec::new(), None);
         return Ok(DraftHead { kind, target_hidden, taps, few });
     }
+
     if let Some(own) = config.count("target_hidden_size", MAX_DIMENSION)? {
         if own != target_hidden {
             return Err(invalid!(
@@ -185,6 +187,7 @@ fn head(
             config.name("draft_vocab_size")
         ));
     }
+
     Ok(DraftHead {
         kind: HeadKind::Eagle3 {
             norm_before_residual: config.flag("norm_before_residual")?.unwrap_or(speculators),

@@ -34,6 +34,7 @@ impl<D: Device> Loader<'_, D> {
                 return Err(internal!("a layer for further tokens without its names"));
             }
         };
+
         let norms = match norms {
             Some([token, hidden]) => Some([self.norm(&token, 1.0)?, self.norm(&hidden, 1.0)?]),
             None => None,

@@ -146,12 +146,7 @@ impl<D: Device> Loader<'_, D> {
         // The table of tokens and the head, which may be the same weight.
         let kind = if spec.tied { WeightKind::TableAndLinear } else { WeightKind::Table };
         let mut embed = self.token_table(names.embed, kind)?;
-        let few = spec.draft_head.as_ref().and_then(|head| head.few);
-        let mut head = match few {
-            Some(few) => Some(self.head_of_few(few)?),
-            None if spec.tied || pools => None,
-            None => Some(self.head()?),
-        };
+        let mut head = if spec.tied || pools { None } else { Some(self.head()?) };
         self.reserve_for_tokens(&mut embed, head.as_mut())?;
         let head_bias = if spec.head_bias {
             Some(self.vector(Vector {
@@ -408,6 +403,9 @@ impl<D: Device> Loader<'_, D> {
 
     /// The head stands outside of the prefix, or under the language model's.
     fn head(&mut self) -> Result<D::Weight> {
+        if let Some(few) = self.spec.draft_head.as_ref().and_then(|head| head.few) {
+            return self.head_of_few(few);
+        }
         let usual = self.names.head;
         let other = format!("language_model.{usual}");
         let name = match self.format {
