@@ -121,6 +121,7 @@ fn no_target(tensor: &str, spec: &ModelSpec, projections: &[[Projection; PROJECT
              merge the adapter into the model."
         ));
     }
+
     let mut known: Vec<&str> = Vec::new();
     for part in projections.iter().flatten().flat_map(|projection| &projection.parts) {
         if !known.contains(&&*part.module) {

@@ -70,7 +70,8 @@ impl Projection {
     /// Of each part the outputs that a rank holds, as places among all that the part has.
     pub(super) fn held(&self, cut: &Cut) -> Vec<Vec<Range<usize>>> {
         let Cut::Outputs(slices) = cut else {
-            return self.parts.iter().map(|part| vec![0..part.outputs]).collect();
+            let whole = |part: &Part| std::iter::once(0..part.outputs).collect();
+            return self.parts.iter().map(whole).collect();
         };
         let mut slices = slices.iter();
         let of_part = |part: &Part| {

@@ -120,7 +120,9 @@ pub fn cuts(spec: &ModelSpec, shard: &Shard, layer: usize) -> [Cut; PROJECTIONS]
             Some(shape) => mixers::latent_cuts(spec, shard, shape, &mut put),
             None => {
                 put(Place::Query, shard.qkv(spec, layer));
-                put(Place::Gate, shard.output_gate(spec, layer));
+                if spec.family.output_gate {
+                    put(Place::Gate, shard.output_gate(spec, layer));
+                }
             }
         }
         put(Place::Out, shard.attn_out(spec, layer));

@@ -133,7 +133,7 @@ mod tests {
         let picked = vec![2..4, 0..1];
         let rows = Rows { picked, factors: vec![1.0, 10.0], ..Rows::default() };
         assert_eq!(rows.transposed(&b, 0.5).unwrap(), [2., 3., 0., 2.5, 3.5, 5.]);
-        let beyond = Rows { picked: vec![3..5], ..Rows::default() };
+        let beyond = Rows { picked: vec![0..1, 3..5], ..Rows::default() };
         assert!(beyond.transposed(&b, 1.0).is_err());
         let all = Rows { factors: vec![2.0], ..Rows::default() };
         assert_eq!(all.transposed(&b, 1.0).unwrap()[..4], [0., 4., 8., 12.]);
