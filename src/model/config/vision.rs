@@ -138,8 +138,8 @@ pub(super) fn vision(config: &Object, family: &Family, fit: &Fit) -> Result<Opti
     let takes =
         |tower: &&&Tower| tower.model_types.is_empty() || tower.model_types.contains(&model_type);
     let Some(tower) = family.towers.iter().find(takes) else { return Ok(None) };
-    let named = |keys: &&[&str]| keys.iter().any(|key| config.given(key).is_some());
-    if !tower.placeholders.iter().all(|keys| named(&keys)) {
+    let named = |keys: &[&str]| keys.iter().any(|key| config.given(key).is_some());
+    if !tower.placeholders.iter().all(|keys| named(keys)) {
         // A text model under the name of the whole: nothing can stand for an image.
         return Ok(None);
     }
@@ -324,7 +324,7 @@ fn theta(own: &Object, tower: &Tower) -> Result<f32> {
 fn squares(config: &Object, own: &Object, tower: &Tower, side: usize) -> Result<usize> {
     let whole = |key: &str, ratio: f64| {
         let count = ratio.round();
-        if count >= 1.0 && count <= 64.0 && (ratio - count).abs() < 1e-6 {
+        if (1.0..=64.0).contains(&count) && (ratio - count).abs() < 1e-6 {
             Ok(count as usize)
         } else {
             Err(config.wrong(key, "what makes squares of whole patches"))
