@@ -74,11 +74,11 @@ impl<'a, D: Device> Loader<'a, D> {
         // One sum over ranks, of all that is added up: behind the shared expert, if one is scaled.
         let shared = row.shared.as_ref().zip(mixture.shared_ffn);
         let summed = shared.is_none_or(|(shared, _)| shared.gate.is_none());
-        let cut = self.shard.up(ffn, row.gate_up.len());
+        let cut = self.shard.experts_up(row.gate_up.len());
         let up = self.stack(row, &up_stack, &named(row.gate_up), &routing, ffn, width, &cut)?;
         let up_width = row.gate_up.len() * ffn;
         let up_bias = self.stack_bias(row, &up_stack, &routing, up_width, &cut)?;
-        let cut = self.shard.down(ffn, summed);
+        let cut = self.shard.experts_down(summed);
         let down = self.stack(row, &down_stack, &named(&[row.down]), &routing, width, ffn, &cut)?;
         let down_bias = self.stack_bias(row, &down_stack, &routing, width, &cut)?;
 
