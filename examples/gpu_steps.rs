@@ -1,22 +1,27 @@
 //! Steps of a model on a GPU, or on several that share it, timed: `gpu_steps FOLDER [ranks=N]
 //! [WORK...]`. The folder holds a config.json; weights are made up. WORK is `prefill:TOKENS` or
 //! `decode:SEQUENCESxCONTEXT`; without any, a usual set. Prints the host's share of a step,
-//! milliseconds per decode step at several batch sizes, and prompt tokens per second. Greedy, depth
-//! 2, as the engine runs it but without engine, text and server.
+//! milliseconds per decode step at several batch sizes, and prompt tokens per second, beside the
+//! floor: what the trace device counts of a rank's step. Greedy, depth 2, as the engine runs it but
+//! without engine, text and server.
 
+#[path = "gpu_shares/floor.rs"]
+mod floor;
 mod gpu;
 
 use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
-use gpu::{median, read_spec, Bench, Work};
+use floor::Floor;
+use gpu::{median, read_spec, Bench, Work, PAGE};
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
+use triton_vllm::device::trace::Trace;
+use triton_vllm::device::Rank;
 use triton_vllm::error::Result;
 use triton_vllm::model::ModelSpec;
 
-const PAGES: usize = 20_000;
 const WARM_STEPS: usize = 8;
 const STEPS: usize = 40;
 
@@ -26,8 +31,36 @@ fn usual() -> Vec<Work> {
     prefills.chain(decodes.map(|(b, c)| Work::Decode(b, c))).collect()
 }
 
+/// Pages that the sequences of `work` take, and one that nobody has.
+fn pages(work: Work) -> usize {
+    1 + work.slots().len() * work.length(WARM_STEPS + STEPS).div_ceil(PAGE)
+}
+
+/// Of one step of a rank: its bytes or its FLOPs, of all ops together.
+fn floor(spec: &ModelSpec, work: Work, rank: Rank) -> Result<Floor> {
+    let mut bench = Bench::load(spec, Trace::of_rank(spec.dtype, rank), pages(work))?;
+    let slots = work.slots();
+    match work {
+        Work::Prefill(tokens) => bench.prefill(&slots, tokens)?,
+        Work::Decode(_, context) => {
+            slots.iter().for_each(|&slot| bench.open(slot, context));
+            drop(bench.decode(&slots, 1)?);
+        }
+    }
+    let launches = bench.dev.take_launches();
+    let bytes = launches.iter().map(|launch| launch.read_bytes + launch.written_bytes).sum();
+    let flops = launches.iter().map(|launch| launch.flops).sum();
+    Ok(Floor::new(bytes, flops, spec.dtype))
+}
+
+/// How near milliseconds are to it.
+fn beside(floor: &Floor, ms: f64) -> String {
+    let (near, floor_ms, bound) = (floor.percent(ms * 1e3), floor.us() / 1e3, floor.bound());
+    format!("{near:.0} % of the floor of {floor_ms:.3} ms ({bound})")
+}
+
 /// What was measured, in a line.
-fn time_prefill(bench: &mut Bench<Cuda>, tokens: usize) -> Result<String> {
+fn time_prefill(bench: &mut Bench<Cuda>, tokens: usize, floor: &Floor) -> Result<String> {
     // The first one chooses algorithms.
     bench.prefill(&[0], tokens)?;
     let mut times_ms = Vec::new();
@@ -37,19 +70,26 @@ fn time_prefill(bench: &mut Bench<Cuda>, tokens: usize) -> Result<String> {
         times_ms.push(start.elapsed().as_secs_f64() * 1e3);
     }
     let ms = median(times_ms);
-    Ok(format!("prefill {tokens}: {ms:.2} ms, {:.0} tokens/s", tokens as f64 / ms * 1e3))
+    let (rate, near) = (tokens as f64 / ms * 1e3, beside(floor, ms));
+    Ok(format!("prefill {tokens}: {ms:.2} ms, {rate:.0} tokens/s, {near}"))
 }
 
-fn time_decode(bench: &mut Bench<Cuda>, slots: &[u32], context: usize) -> Result<String> {
+fn time_decode(
+    bench: &mut Bench<Cuda>,
+    slots: &[u32],
+    context: usize,
+    floor: &Floor,
+) -> Result<String> {
     let batch = slots.len();
     bench.prefill(slots, context)?;
     bench.decode(slots, WARM_STEPS)?;
     let pace = bench.decode(slots, STEPS)?;
     let ms = pace.steps_ms.iter().sum::<f64>() / STEPS as f64;
     Ok(format!(
-        "decode {batch} x {context}: {ms:.3} ms a step (host {:.3}), {:.0} tokens/s",
+        "decode {batch} x {context}: {ms:.3} ms a step (host {:.3}), {:.0} tokens/s, {}",
         pace.host_ms,
-        batch as f64 / ms * 1e3
+        batch as f64 / ms * 1e3,
+        beside(floor, ms)
     ))
 }
 
@@ -93,7 +133,8 @@ fn measure(
         }
     };
     let opened = start.elapsed().as_secs_f64();
-    let mut bench = Bench::load(spec, dev, PAGES)?;
+    let most = works.iter().map(|&work| pages(work)).max().unwrap_or(1);
+    let mut bench = Bench::load(spec, dev, most)?;
     bench.dev.wait()?;
     let loaded = start.elapsed().as_secs_f64();
     let name = bench.dev.info().name;
@@ -102,9 +143,10 @@ fn measure(
 
     let longest = bench.limits.max_model_len;
     for &work in works.iter().filter(|w| w.length(WARM_STEPS + STEPS) < longest) {
+        let floor = floor(spec, work, rank)?;
         let line = match work {
-            Work::Prefill(tokens) => time_prefill(&mut bench, tokens)?,
-            Work::Decode(_, context) => time_decode(&mut bench, &work.slots(), context)?,
+            Work::Prefill(tokens) => time_prefill(&mut bench, tokens, &floor)?,
+            Work::Decode(_, context) => time_decode(&mut bench, &work.slots(), context, &floor)?,
         };
         say(&line);
     }
@@ -129,5 +171,27 @@ fn main() {
     if let Err(error) = run(Path::new(&folder), ranks, &work) {
         eprintln!("{error}");
         std::process::exit(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A step of one reads the matrices once, also of a model whose layers keep a state, and each
+    /// of two ranks about half of them.
+    #[test]
+    fn floors_are_a_ranks_bytes() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+        for name in ["llama", "granite-hybrid-mamba", "gemma4", "gpt-oss"] {
+            let spec = read_spec(&models.join(name)).unwrap();
+            let of = |work, rank| floor(&spec, work, rank).unwrap().us();
+            let one = of(Work::Decode(1, 40), Rank::ALONE);
+            let many = of(Work::Decode(16, 40), Rank::ALONE);
+            assert!(0.0 < one && one < many && many < 16.0 * one, "{name}: {one} us, {many} us");
+            let half = of(Work::Decode(1, 40), Rank { index: 1, of: 2 });
+            assert!((0.4..0.8).contains(&(half / one)), "{name}: {half} us of {one} us");
+            assert!(of(Work::Prefill(40), Rank::ALONE) > one, "{name}");
+        }
     }
 }

@@ -20,9 +20,9 @@ struct Case {
 
 fn fixtures() -> Vec<PathBuf> {
     let found = fixtures_of("models");
-    assert!(found.len() >= 126, "only {} fixtures", found.len());
+    assert!(found.len() >= 130, "only {} fixtures", found.len());
     let quantised = fixtures_of("quantised");
-    assert!(quantised.len() >= 48, "only {} quantised fixtures", quantised.len());
+    assert!(quantised.len() >= 49, "only {} quantised fixtures", quantised.len());
     let gguf = fixtures_of("gguf");
     assert!(gguf.len() >= 10, "only {} fixtures in GGUF", gguf.len());
     let all = [found, quantised, gguf].concat();

@@ -42,7 +42,7 @@ const APART: [&str; 14] = [
 ];
 const STEPS: usize = 24;
 /// Why ranks may refuse what one device serves.
-const REASONS: [&str; 7] = [
+const REASONS: [&str; 8] = [
     "Total number of attention heads (2) must be divisible by tensor parallel size (4).",
     "Total number of attention heads (6) must be divisible by tensor parallel size (4).",
     "linear_num_key_heads (2) must be divisible by tensor parallel size (4).",
@@ -50,6 +50,7 @@ const REASONS: [&str; 7] = [
     "is not divisible by group_size=",
     "is not divisible by weight quantization block_k = ",
     "The input size is not aligned with the quantized weight shape.",
+    "Each expert is 64 wide, which are 2 groups of 32: fewer than tensor_parallel_size (4).",
 ];
 /// One of each way to cut.
 const CUT: [(&str, &str); 9] = [
@@ -176,6 +177,16 @@ fn eight_ranks_are_one_model() {
     let sizes = Sizes { hidden: 64, heads: 8, kv_heads: 2, head_dim: 8, ffn: 48, vocab: 100 };
     let (error, same) = made_by(&made::llama("eight_ranks", &sizes, false), 8);
     assert!(error <= TOLERANCE && same, "{error}");
+}
+
+/// Nine groups of inputs of an expert's second product: one rank holds two of them, the others one.
+#[test]
+fn ranks_hold_whole_groups_of_experts() {
+    let dir = fixtures_of("quantised").into_iter().find(|dir| dir.ends_with("mxfp4-gpt-oss-nine"));
+    let dir = dir.expect("a fixture");
+    for ranks in [4, 8] {
+        compare(&dir, &format!("nine groups by {ranks}"), &mut by(&dir, ranks).unwrap());
+    }
 }
 
 /// Whole blocks of inputs, halves of blocks of outputs. Inputs are rounded in blocks, as by one

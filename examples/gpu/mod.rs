@@ -9,7 +9,7 @@ use std::time::Instant;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{DType, DeviceLimits};
 use triton_vllm::error::Result;
-use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
+use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, SnapshotId, TokenId};
 use triton_vllm::model::config::SpecOptions;
 use triton_vllm::model::{Decoder, ModelSpec, Shard, WeightSource};
 use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan, TokenMasks};
@@ -99,6 +99,7 @@ impl<D: Device> Bench<D> {
     /// Dummy weights, and a pool of `pages`; of a rank its part of both.
     pub fn load(spec: &ModelSpec, mut dev: D, pages: usize) -> Result<Bench<D>> {
         let shard = Shard::new(spec, dev.rank())?;
+        let state = shard.state_shape(spec);
         let limits = DeviceLimits {
             step_tokens: STEP_TOKENS,
             slots: SLOTS,
@@ -107,8 +108,8 @@ impl<D: Device> Bench<D> {
             page_size: PAGE,
             max_model_len: spec.max_model_len.min(LONGEST),
             kv: shard.kv_shape(spec, &spec.kv_shape(None)?),
-            state: shard.state_shape(spec),
-            snapshots: 0,
+            snapshots: usize::from(state.layers > 0),
+            state,
         };
         let decoder = Decoder::load(spec, &WeightSource::Dummy, &mut dev, &limits)?;
         let vocab = spec.vocab_size as u32;
@@ -117,7 +118,8 @@ impl<D: Device> Bench<D> {
         Ok(Bench { dev, decoder, limits, slots, changes, next_page: 0, step: 0, vocab })
     }
 
-    /// Open a slot, again if it was, whose first `cached` positions count as computed.
+    /// Open a slot, again if it was, whose first `cached` positions count as computed. Its state,
+    /// where layers keep one, is that of a snapshot which nobody saved: times do not depend on it.
     pub fn open(&mut self, slot: u32, cached: usize) {
         self.slots.insert(slot, (cached, 0));
         self.changes.push(SlotChange::Open(Box::new(SlotOpen {
@@ -128,6 +130,10 @@ impl<D: Device> Bench<D> {
             cached_tokens: cached as u32,
             sampler: Default::default(),
         })));
+        if cached > 0 && self.limits.snapshots > 0 {
+            let (slot, snapshot) = (SlotId(slot), SnapshotId(0));
+            self.changes.push(SlotChange::RestoreState { slot, snapshot });
+        }
     }
 
     /// Add a slot's chunk to a plan, with the pages that it needs.

@@ -22,14 +22,28 @@ pub const VOCAB: usize = 4096;
 /// Enough to meet the size, record it and replay it.
 const WARM_STEPS: usize = 4;
 const STEPS: usize = 9;
+/// Positions of a sequence of single tokens, which is opened once and goes on from its state: more
+/// than there are steps of one driver.
+const SINGLES: usize = 64;
 
 pub struct Driver {
     pub dev: Cuda,
     sequences: usize,
     /// Of each sequence, in every step.
     tokens: usize,
+    /// Single tokens: the sequences are open.
+    running: bool,
     logits: Tensor,
     step: u64,
+}
+
+/// Positions of each sequence that feeds so many tokens a step.
+fn positions(tokens: usize) -> usize {
+    if tokens == 1 {
+        SINGLES
+    } else {
+        tokens
+    }
 }
 
 impl Driver {
@@ -42,9 +56,9 @@ impl Driver {
             step_tokens: (sequences * tokens).max(slots),
             slots,
             logits_rows: slots,
-            pages: 1 + sequences * tokens.div_ceil(PAGE),
+            pages: 1 + sequences * positions(tokens).div_ceil(PAGE),
             page_size: PAGE,
-            max_model_len: tokens + 1,
+            max_model_len: positions(tokens) + 1,
             kv: KvShape::heads(1, 1, 64, KvType::BF16),
             state,
             snapshots: 0,
@@ -52,7 +66,7 @@ impl Driver {
         let logits = dev.logits_tensor(slots, VOCAB)?;
         dev.fill(&logits, 0)?;
         dev.reserve(&limits)?;
-        Ok(Driver { dev, sequences, tokens, logits, step: 0 })
+        Ok(Driver { dev, sequences, tokens, running: false, logits, step: 0 })
     }
 
     /// Token rows of a step.
@@ -91,30 +105,22 @@ impl Driver {
         Ok(x)
     }
 
-    /// One step, whose slots are opened anew, with `work` in it: its microseconds. The feed says
-    /// whether tokens are known, or those that slots sampled last.
+    /// One step with `work` in it: its microseconds. Slots of several tokens are opened anew, those
+    /// of single ones go on. The feed says whether tokens are known, or those that slots sampled
+    /// last.
     fn run(&mut self, feed: Feed, work: impl FnOnce(&mut Cuda) -> Result<()>) -> Result<f64> {
         self.step += 1;
         let mut plan = StepPlan { step: self.step, ..StepPlan::default() };
         let known = matches!(feed, Feed::Known(_));
         for n in 0..self.sequences {
-            let slot = SlotId(n as u32);
-            plan.changes.push(SlotChange::Open(Box::new(SlotOpen {
-                slot,
-                adapter: AdapterId(0),
-                tokens: [].into(),
-                prompt_tokens: 0,
-                // A single token goes on from a state.
-                cached_tokens: u32::from(self.tokens == 1),
-                sampler: Default::default(),
-            })));
-            let pages = self.tokens.div_ceil(PAGE);
-            let pages = (1 + n * pages..1 + (n + 1) * pages).map(|p| PageId(p as u32)).collect();
-            plan.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
+            if !self.running {
+                plan.changes.extend(self.opened(n));
+            }
             let first = n * self.tokens;
             let fed = if known { Feed::Known(first..first + self.tokens) } else { feed.clone() };
-            plan.push(slot, fed, true);
+            plan.push(SlotId(n as u32), fed, true);
         }
+        self.running = self.tokens == 1;
         if known {
             let token = |i: usize| TokenId((i * 7919 % VOCAB) as u32);
             plan.chunk_tokens = (0..self.rows()).map(token).collect();
@@ -127,6 +133,22 @@ impl Driver {
         self.dev.sample(&mut self.logits, &TokenMasks::default())?;
         self.dev.collect()?;
         Ok(start.elapsed().as_secs_f64() * 1e6)
+    }
+
+    /// What opens a sequence's slot, with pages for all that it will feed.
+    fn opened(&self, n: usize) -> [SlotChange; 2] {
+        let slot = SlotId(n as u32);
+        let open = SlotChange::Open(Box::new(SlotOpen {
+            slot,
+            adapter: AdapterId(0),
+            tokens: [].into(),
+            prompt_tokens: 0,
+            cached_tokens: 0,
+            sampler: Default::default(),
+        }));
+        let pages = positions(self.tokens).div_ceil(PAGE);
+        let pages = (1 + n * pages..1 + (n + 1) * pages).map(|p| PageId(p as u32)).collect();
+        [open, SlotChange::Pages { slot, group: GroupId(0), pages }]
     }
 
     /// Microseconds of one call of `op`, which gets its number; about `about_us`.

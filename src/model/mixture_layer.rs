@@ -44,7 +44,7 @@ impl<T> MixtureBuffers<T> {
 
         Ok(Some(MixtureBuffers {
             routes: dev.routes_tensor(tokens, &mixture.routing)?,
-            ffn: dev.tensor(choices, shard.expert_ffn)?,
+            ffn: dev.tensor(choices, shard.experts.range.len())?,
             parts: dev.tensor(choices, mixture.narrowed.unwrap_or(hidden))?,
             shared: match shard.shared_ffn {
                 Some(ffn) => Some(SharedBuffers {

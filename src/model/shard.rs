@@ -8,6 +8,7 @@ use std::ops::Range;
 use super::config::{
     ChannelScanShape, KeysFrom, LayerAttention, ModelSpec, RecurrentKind, ScanShape,
 };
+use super::quant::QuantScheme;
 use crate::device::{
     AttnSpec, ChannelScanSpec, DeltaSpec, Join, KvRow, KvShape, Rank, ScanSpec, StateShape,
 };
@@ -29,8 +30,8 @@ pub struct Shard {
     pub kv_heads: Vec<usize>,
     /// Its width of the widest plain MLP.
     pub ffn: usize,
-    /// Its width of each expert; 0: there are none.
-    pub expert_ffn: usize,
+    /// Its part of the width of each expert; empty: there are none.
+    pub experts: Slice,
     /// Its width of the expert that all tokens share, if there is one.
     pub shared_ffn: Option<usize>,
     /// Its heads or channels of layers with a state.
@@ -138,7 +139,7 @@ impl Shard {
             heads: spec.heads / of,
             kv_heads: spec.attention.iter().map(kv_heads).collect::<Result<_>>()?,
             ffn: ffns.into_iter().max().unwrap_or(0),
-            expert_ffn: mixture.map_or(Ok(0), |m| even(m.ffn, of))?,
+            experts: expert_share(spec, rank)?,
             shared_ffn: shared_ffn.map(|ffn| even(ffn, of)).transpose()?,
             recurrent: spec.recurrent.as_ref().map(|r| recurrent_of(&r.kind, of)).transpose()?,
             vocabulary,
@@ -279,6 +280,16 @@ impl Shard {
         self.inputs(self.share(width).range, summed)
     }
 
+    /// Of the experts' first product: `parts` matrices (gate, up) of each.
+    pub fn experts_up(&self, parts: usize) -> Cut {
+        self.outputs(vec![self.experts.clone(); parts])
+    }
+
+    /// Of the experts' second product; the sum over ranks may be a later op's.
+    pub fn experts_down(&self, summed: bool) -> Cut {
+        self.inputs(self.experts.range.clone(), summed)
+    }
+
     /// What becomes of what ranks look up in the token table, and of the head's products.
     pub fn vocabulary_join(&self) -> Join {
         if self.is_one_of_several() {
@@ -373,6 +384,30 @@ fn scan_of(scan: &ScanSpec, of: usize) -> Result<ScanSpec> {
         }
     };
     Ok(ScanSpec { heads: scan.heads / of, groups, ..*scan })
+}
+
+/// A rank's part of the width of each expert. Of codes with scales of their own (MXFP4 of GPT-OSS)
+/// it is whole groups, so that some ranks have one more than others: 2880 inputs of 90 groups are
+/// 22 or 23 groups for each of four. vLLM rounds a rank's part up and pads the last one's with
+/// zeros; the sum is the same.
+fn expert_share(spec: &ModelSpec, rank: Rank) -> Result<Slice> {
+    let Some(mixture) = &spec.mixture else { return Ok(Slice { of: 0, range: 0..0 }) };
+    let (of, Rank { index, of: ranks }) = (mixture.ffn, rank);
+    let quant = spec.quant.as_ref();
+    let group = match quant.and_then(QuantScheme::uneven_expert_group) {
+        Some(group) if of.is_multiple_of(group) => group,
+        _ => even(of, ranks)?,
+    };
+
+    let groups = of / group;
+    if groups < ranks {
+        return Err(invalid!(
+            "Each expert is {of} wide, which are {groups} groups of {group}: fewer than \
+             tensor_parallel_size ({ranks})."
+        ));
+    }
+    let at = |rank: usize| rank * groups / ranks * group;
+    Ok(Slice { of, range: at(index)..at(index + 1) })
 }
 
 fn even(all: usize, of: usize) -> Result<usize> {

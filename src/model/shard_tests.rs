@@ -97,3 +97,39 @@ fn what_does_not_divide_is_refused_in_vllms_words() {
     assert_eq!(refused(six_heads, 6), "48 is not divisible by 6".replace("48", "128"));
     assert_eq!(refused(json!({"intermediate_size": 50}), 4), "50 is not divisible by 4");
 }
+
+/// GPT-OSS 120b: 2880 inputs are 90 groups of 32.
+#[test]
+fn experts_in_groups_are_shared_out_by_whole_ones() {
+    let with = |ffn: usize, method: Value| {
+        spec(&json!({"architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss",
+            "intermediate_size": ffn, "num_local_experts": 4, "num_experts_per_tok": 2,
+            "quantization_config": method}))
+    };
+    let mxfp4 = json!({"quant_method": "mxfp4"});
+    let spec = with(2880, mxfp4.clone());
+    let starts = |of: usize| -> Vec<usize> {
+        let shards = shards(&spec, of);
+        let ends = shards.iter().map(|shard| shard.experts.range.end);
+        let starts: Vec<usize> = shards.iter().map(|shard| shard.experts.range.start).collect();
+        assert!(ends.eq(starts.iter().copied().skip(1).chain([2880])), "{starts:?}");
+        starts
+    };
+    assert_eq!(starts(2), [0, 1440]);
+    assert_eq!(starts(4), [0, 704, 1440, 2144]);
+    assert_eq!(starts(8), [0, 352, 704, 1056, 1440, 1792, 2144, 2496]);
+    let third = &shards(&spec, 4)[2];
+    assert_eq!(third.experts_down(true), Cut::Inputs { range: 1440..2144, summed: true });
+    // Gates and ups of two experts.
+    let rows = [1440..2144, 4320..5024, 7200..7904, 10080..10784];
+    assert_eq!(third.experts_up(2).rows(2), rows);
+
+    // As many groups as ranks, and one fewer; no groups.
+    assert_eq!(shards(&with(256, mxfp4.clone()), 8)[7].experts.range, 224..256);
+    let refused =
+        |spec: &ModelSpec| Shard::new(spec, Rank { index: 0, of: 8 }).unwrap_err().to_string();
+    let few = "Each expert is 224 wide, which are 7 groups of 32: fewer than tensor_parallel_size \
+               (8).";
+    assert!(refused(&with(224, mxfp4)).ends_with(few));
+    assert_eq!(refused(&with(2884, Value::Null)), "2884 is not divisible by 8");
+}

@@ -16,8 +16,10 @@ use crate::internal;
 /// one row is 3 to 6 % shorter with them (gpt-oss-20b, Qwen3-30B-A3B, DeepSeek-V2-Lite), one of 16
 /// rows a third longer, one of 64 rows 11 to 42 %. Between 1 and 16 it was not measured.
 const ROWS: usize = 2;
-/// Rows up to which no item has more than eight choices.
+/// Rows up to which no item has more than eight choices. Of more only codes are multiplied here,
+/// where nothing else does it.
 const NARROW_ROWS: usize = 8;
+const _: () = assert!(ROWS <= NARROW_ROWS);
 const BLOCKS_PER_MULTIPROCESSOR: usize = 2;
 const SHARED: usize = abi::FEW_SHARED_BYTES as usize;
 const OUTPUTS: usize = abi::FEW_OUTPUTS as usize;
@@ -45,13 +47,8 @@ pub(super) struct Choosing {
 
 /// Let the kernels of plain weights have their shared memory. Once, at load.
 pub(super) fn allow_shared(k: &Kernels) -> Result<()> {
-    for kernel in [&k.experts_few_8, &k.experts_few_16] {
-        kernel.allow_shared(SHARED)?;
-    }
-    for kernel in [&k.route_few_8, &k.route_few_16] {
-        kernel.allow_shared(SHARED)?;
-    }
-    Ok(())
+    k.experts_few_8.allow_shared(SHARED)?;
+    k.route_few_8.allow_shared(SHARED)
 }
 
 /// Whether sums of so many outputs are made by the kernel that multiplies.
@@ -108,8 +105,7 @@ impl Cuda {
             kind: abi::Activation::None,
         };
 
-        let narrow = route.rows as usize <= NARROW_ROWS;
-        let kernel = if narrow { &self.kernels.route_few_8 } else { &self.kernels.route_few_16 };
+        let kernel = &self.kernels.route_few_8;
         let blocks = [(route.experts as usize).div_ceil(OUTPUTS), 1];
         let parameters = abi::RouteFew { product, route, group };
         kernel.launch_shared(&self.context, blocks, abi::FEW_THREADS, SHARED, &parameters)
@@ -165,7 +161,7 @@ impl Cuda {
         }
         few_experts.w = weight.matrix();
         few_experts.x = self.rounded_values(x_rows, weight.inputs, weight.rounding, x)?;
-        let kernel = if wide { &self.kernels.experts_few_16 } else { &self.kernels.experts_few_8 };
+        let kernel = &self.kernels.experts_few_8;
         kernel.launch_shared(&self.context, blocks, threads, SHARED, &few_experts)
     }
 }

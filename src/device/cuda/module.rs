@@ -256,8 +256,7 @@ kernels! {
         experts_down_plain(MultiplyExperts)
         combine_experts(CombineExperts) add_gated(AddGated);
     "experts_few":
-        experts_few_8(FewExperts) experts_few_16(FewExperts)
-        route_few_8(RouteFew) route_few_16(RouteFew);
+        experts_few_8(FewExperts) route_few_8(RouteFew);
     "coded_experts_few":
         coded_few_8_e4m3(CodedFewExperts) coded_few_8_int8(CodedFewExperts)
         coded_few_8_int4(CodedFewExperts) coded_few_8_e2m1(CodedFewExperts)

@@ -394,6 +394,13 @@ pub(super) const GEMMA2: Family = Family {
     ..GEMMA
 };
 
+/// Gemma 2 without the norms of what attention and MLP add.
+pub(super) const VAULT_GEMMA: Family = Family {
+    architecture: "VaultGemmaForCausalLM",
+    names: Names { mlp_norm: Some("pre_feedforward_layernorm"), ..LLAMA_NAMES },
+    ..GEMMA2
+};
+
 const GEMMA3_SHAPE: Family = Family {
     architecture: "Gemma3ForCausalLM",
     defaults: defaults::GEMMA3,

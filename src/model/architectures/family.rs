@@ -293,6 +293,9 @@ pub struct Mixture {
     pub stacks_turned: bool,
     /// Gates and ups come in turn there.
     pub gates_in_turn: bool,
+    /// The stacks are matrices, `[experts * ffn, hidden]` all: ups in this one, by its whole name,
+    /// gates in the first of `stacks`; the second is as down lies the other way.
+    pub flat_ups: Option<&'static str>,
     /// An expert's weight multiplies its input, not its output.
     pub weighs_inputs: bool,
     /// Router and experts have biases: `<router>.bias`, and behind the stacks' names `_bias`.

@@ -71,3 +71,21 @@ pub const MAMBA2: &str = r#"{"vocab_size": 32768, "hidden_size": 4096, "num_hidd
     "mamba_d_state": 128, "mamba_n_groups": 8, "mamba_d_conv": 4, "mamba_expand": 2,
     "mamba_conv_bias": true, "mamba_proj_bias": false, "tie_word_embeddings": false,
     "eos_token_id": 2}"#;
+
+/// `hidden_act` stands nowhere: experts are gated by silu.
+pub const DBRX: &str = r#"{"vocab_size": 32000, "d_model": 2048, "n_layers": 24, "n_heads": 16,
+    "kv_n_heads": 1, "clip_qkv": null, "rope_theta": 10000.0, "ffn_hidden_size": 3584,
+    "moe_num_experts": 4, "moe_top_k": 1, "hidden_act": "silu", "max_position_embeddings": 2048,
+    "tie_word_embeddings": false}"#;
+
+pub const HELIUM: &str = r#"{"vocab_size": 48000, "hidden_size": 2560, "num_hidden_layers": 24,
+    "num_attention_heads": 20, "num_key_value_heads": 20, "head_dim": 128,
+    "intermediate_size": 7040, "hidden_act": "silu", "rms_norm_eps": 1e-8,
+    "max_position_embeddings": 4096, "attention_bias": false, "mlp_bias": false,
+    "tie_word_embeddings": false, "eos_token_id": 2, "rope_theta": 100000.0}"#;
+
+pub const JAIS2: &str = r#"{"vocab_size": 150272, "hidden_size": 3328, "num_hidden_layers": 32,
+    "num_attention_heads": 26, "intermediate_size": 26624, "hidden_act": "relu2",
+    "layer_norm_eps": 1e-5, "max_position_embeddings": 8192, "attention_bias": true,
+    "mlp_bias": true, "tie_word_embeddings": false, "eos_token_id": 150024,
+    "rope_theta": 10000.0}"#;

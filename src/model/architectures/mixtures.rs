@@ -46,6 +46,7 @@ const MIXTRAL_MIXTURE: Mixture = Mixture {
     stacks: STACKS,
     stacks_turned: false,
     gates_in_turn: false,
+    flat_ups: None,
     weighs_inputs: false,
     biases: false,
     activation: None,
@@ -71,6 +72,7 @@ pub(super) const QWEN_MIXTURE: Mixture = Mixture {
     stacks: STACKS,
     stacks_turned: false,
     gates_in_turn: false,
+    flat_ups: None,
     weighs_inputs: false,
     biases: false,
     activation: None,
@@ -187,6 +189,7 @@ pub(super) const GRANITE_MIXTURE: Mixture = Mixture {
     stacks: ["input_linear.weight", "output_linear.weight"],
     stacks_turned: false,
     gates_in_turn: false,
+    flat_ups: None,
     weighs_inputs: false,
     biases: false,
     activation: None,
@@ -417,6 +420,56 @@ pub(super) const HUNYUAN_MOE: Family = Family {
         ("use_qk_norm", "true"),
     ],
     ..HUNYUAN_DENSE
+};
+
+/// Layer norms without biases, q, k and v limited. Its sizes are called as its own code does, those
+/// of attention and experts in objects of their own. Weights are divided by their sum, whatever
+/// config.json says, as in vLLM.
+pub(super) const DBRX: Family = Family {
+    architecture: "DbrxForCausalLM",
+    aliases: &[],
+    prefixes: &["transformer.", ""],
+    keys: Keys {
+        hidden: "d_model",
+        layers: "n_layers",
+        heads: "n_heads",
+        kv_heads: Some("kv_n_heads"),
+        ffn: "ffn_hidden_size",
+        ..LLAMA_KEYS
+    },
+    defaults: further_defaults::DBRX,
+    spellings: &[("max_seq_len", "max_position_embeddings")],
+    names: Names {
+        embed: "wte",
+        layers: "blocks",
+        attn_norm: Some("norm_attn_norm.norm_1"),
+        qkv: &["norm_attn_norm.attn.Wqkv"],
+        attn_out: "norm_attn_norm.attn.out_proj",
+        mlp_norm: Some("norm_attn_norm.norm_2"),
+        final_norm: "norm_f",
+        ..LLAMA_NAMES
+    },
+    norm: NormKind::Layer,
+    norm_bias: false,
+    eps: Eps::Fixed(1e-5),
+    qkv_bias: Flag::Never,
+    out_bias: Flag::Never,
+    mlp_bias: Flag::Never,
+    clip_qkv: Some("clip_qkv"),
+    mixture: Some(Mixture {
+        experts: "moe_num_experts",
+        top_k: "moe_top_k",
+        ffn: "ffn_hidden_size",
+        renormalise: Flag::Always,
+        layers: MixtureLayers::All,
+        modules: &["ffn"],
+        router: "router.layer",
+        list: None,
+        stacks: ["experts.mlp.w1", "experts.mlp.w2"],
+        flat_ups: Some("experts.mlp.v1"),
+        ..QWEN_MIXTURE
+    }),
+    ..LLAMA
 };
 
 /// Granite with windows, sinks, and a base of rope in each layer.

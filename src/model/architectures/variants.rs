@@ -195,6 +195,25 @@ pub(super) const ARCEE: Family = Family {
     ..LLAMA
 };
 
+/// The same with layer norms.
+pub(super) const JAIS2: Family = Family {
+    architecture: "Jais2ForCausalLM",
+    defaults: further_defaults::JAIS2,
+    norm: NormKind::Layer,
+    eps: Eps::Key("layer_norm_eps"),
+    ..ARCEE
+};
+
+/// Llama whose rope turns neighbours; biases of q, k and v alone.
+pub(super) const HELIUM: Family = Family {
+    architecture: "HeliumForCausalLM",
+    aliases: &[],
+    defaults: further_defaults::HELIUM,
+    out_bias: Flag::Never,
+    interleaved: true,
+    ..LLAMA
+};
+
 /// An activation with numbers of each layer, norms of q and k per head.
 pub(super) const APERTUS: Family = Family {
     architecture: "ApertusForCausalLM",

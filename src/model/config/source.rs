@@ -18,6 +18,8 @@ const OBJECTS: [&str; 4] =
     ["rope_scaling", "rope_parameters", "text_config", "quantization_config"];
 const TEXT: &str = "text_config";
 const ROPE: &str = "rope_parameters";
+/// Objects whose keys count as the whole's, where that has no such key (DBRX).
+const PARTS: [&str; 2] = ["attn_config", "ffn_config"];
 /// How a checkpoint is quantised: said of the whole, it counts for the text model too.
 const QUANTISED: [&str; 2] = ["quantization_config", "compression_config"];
 /// Layers without a window, where `rope_parameters` tells kinds of layers apart.
@@ -28,6 +30,8 @@ pub struct Source<'a> {
     path: String,
     merged: Map<String, Value>,
     text: Map<String, Value>,
+    /// Keys of `PARTS`.
+    parts: Vec<(String, Map<String, Value>)>,
     overrides: Map<String, Value>,
     overrides_file: &'a str,
     generation: Option<(String, Map<String, Value>)>,
@@ -129,9 +133,18 @@ impl<'a> Source<'a> {
         merge(&mut config, &text);
         let top = overrides.iter().filter(|(key, _)| *key != TEXT);
         merge(&mut config, &top.map(|(key, value)| (key.clone(), value.clone())).collect());
-        let merged = config;
-        let generation = None;
-        Ok(Source { path, merged, text, overrides, overrides_file, generation, text_is_quantised })
+        let parts = lift_parts(&mut config);
+        let (merged, generation) = (config, None);
+        Ok(Source {
+            path,
+            merged,
+            text,
+            parts,
+            overrides,
+            overrides_file,
+            generation,
+            text_is_quantised,
+        })
     }
 
     /// The same with this generation_config.json.
@@ -143,10 +156,18 @@ impl<'a> Source<'a> {
     pub fn config<'s>(&'s self, keys_read: &'s KeysRead) -> Object<'s> {
         let config = Object::new(&self.path, &self.merged).noting(keys_read);
         let config = config.over(&self.path, "text_config.", &self.text);
-        let config = match self.overrides.get(TEXT).and_then(Value::as_object) {
-            Some(text) => config.over(self.overrides_file, "hf_overrides.text_config.", text),
-            None => config,
-        };
+        let over =
+            |config: Object<'s>, (path, keys): &'s (String, _)| config.over(&self.path, path, keys);
+        let config = self.parts.iter().fold(config, over);
+        let inner = [TEXT].into_iter().chain(PARTS);
+        let config = inner.fold(config, |config, key| {
+            match self.overrides.get(key).and_then(Value::as_object) {
+                Some(keys) => {
+                    config.over(self.overrides_file, &format!("hf_overrides.{key}."), keys)
+                }
+                None => config,
+            }
+        });
         config.over(self.overrides_file, "hf_overrides.", &self.overrides)
     }
 
@@ -180,6 +201,20 @@ impl<'a> Source<'a> {
             );
         }
     }
+}
+
+/// The keys of `PARTS` that are nowhere else, which are put beside the others; with their paths.
+fn lift_parts(config: &mut Map<String, Value>) -> Vec<(String, Map<String, Value>)> {
+    let mut parts = Vec::new();
+    for part in PARTS {
+        let Some(Value::Object(keys)) = config.get(part) else { continue };
+        let own = |key: &str| !config.contains_key(key);
+        let keys = keys.iter().filter(|(key, _)| own(key));
+        let keys: Map<String, Value> = keys.map(|(k, v)| (k.clone(), v.clone())).collect();
+        config.extend(keys.clone());
+        parts.push((format!("{part}."), keys));
+    }
+    parts
 }
 
 /// Objects that were given as their text.
@@ -236,9 +271,11 @@ fn unread(overrides: &Map<String, Value>, path: &str, keys_read: &BTreeSet<Strin
     for (key, value) in overrides {
         let name = format!("{path}{key}");
         match value {
-            Value::Object(inner) if path.is_empty() && key == TEXT => {
+            Value::Object(inner)
+                if path.is_empty() && (key == TEXT || PARTS.contains(&key.as_str())) =>
+            {
                 let inner = unread(inner, "", keys_read);
-                found.extend(inner.into_iter().map(|key| format!("{TEXT}.{key}")));
+                found.extend(inner.into_iter().map(|name| format!("{key}.{name}")));
             }
             _ if !keys_read.contains(&name) => found.push(name),
             Value::Object(inner) => found.extend(unread(inner, &format!("{name}."), keys_read)),

@@ -336,8 +336,34 @@ fn case_08_rope_overrides_reach_both_spellings() {
 }
 
 #[test]
+fn keys_of_parts_count_as_the_wholes() {
+    let config = json!({
+        "architectures": ["DbrxForCausalLM"], "model_type": "dbrx", "d_model": 32, "n_layers": 2,
+        "n_heads": 4, "max_seq_len": 128, "vocab_size": 97,
+        "attn_config": {"model_type": "", "kv_n_heads": 2, "clip_qkv": 1.5, "rope_theta": 500.0},
+        "ffn_config": {"ffn_hidden_size": 16, "moe_num_experts": 5, "moe_top_k": 2},
+    });
+    let spec = overridden(config.clone(), json!({})).unwrap();
+    assert_eq!((spec.kv_heads, spec.clip_qkv, spec.max_model_len), (2, Some(1.5), 128));
+    let mixture = spec.mixture.as_ref().unwrap();
+    assert_eq!((mixture.ffn, mixture.routing.experts, mixture.routing.top_k), (16, 5, 2));
+    let unlimited = json!({"attn_config": {"clip_qkv": null}});
+    assert_eq!(overridden(config.clone(), unlimited).unwrap().clip_qkv, None);
+
+    let said =
+        |config: Value, overrides| overridden(config, overrides).unwrap_err().message().to_string();
+    let text = said(config.clone(), json!({"attn_config": {"kv_n_heads": "x"}}));
+    assert!(text.contains("'hf_overrides.attn_config.kv_n_heads' must be an integer"), "{text}");
+    let mut many = config;
+    many["ffn_config"]["moe_top_k"] = json!(9);
+    let text = said(many, json!({}));
+    assert!(text.contains("config.json: 'ffn_config.moe_top_k' is 9, more than the 5"), "{text}");
+}
+
+#[test]
 fn overrides_that_nobody_reads_are_known() {
     let overrides = json!({"rope_scalling": {}, "vocab_size": 9, "text_config": {"x": 1},
+        "ffn_config": {"vocab_size": 9, "y": 1},
         "rope_scaling": {"type": "linear", "factor": 2.0, "beta": 1}});
     let options =
         SpecOptions { supported: ALL, hf_overrides: overrides.as_object(), ..Default::default() };
@@ -348,5 +374,8 @@ fn overrides_that_nobody_reads_are_known() {
     let family = family_of(&object).unwrap();
     let defaults = serde_json::from_str(family.defaults).unwrap();
     ModelSpec::build(&object.with(&[], &defaults), None, family, None, &options).unwrap();
-    assert_eq!(source.unread(&keys_read), ["rope_scalling", "text_config.x", "rope_scaling.beta"]);
+    assert_eq!(
+        source.unread(&keys_read),
+        ["rope_scalling", "text_config.x", "ffn_config.y", "rope_scaling.beta"]
+    );
 }

@@ -73,6 +73,13 @@ pub(super) fn inputs<'a>(
     Ok(Values { form, source })
 }
 
+/// So many rows of each, one behind the other, then the next ones. All have as many rows.
+pub(super) fn in_turn<'a>(all: &[HostTensor<'a>], rows: usize) -> Vec<HostTensor<'a>> {
+    let rounds = all.first().map_or(0, |first| first.rows / rows.max(1));
+    let of_round = |n: usize| all.iter().map(move |t| rows_of(t, n * rows..(n + 1) * rows));
+    (0..rounds).flat_map(of_round).collect()
+}
+
 /// Rows of zeros behind all others, so that there are `rows` of `cols`.
 pub(super) fn padded<'a>(
     source: Source<'a>,

@@ -74,11 +74,11 @@ impl<'a, D: Device> Loader<'a, D> {
         // One sum over ranks, of all that is added up: behind the shared expert, if one is scaled.
         let shared = row.shared.as_ref().zip(mixture.shared_ffn);
         let summed = shared.is_none_or(|(shared, _)| shared.gate.is_none());
-        let cut = self.shard.up(ffn, row.gate_up.len());
+        let cut = self.shard.experts_up(row.gate_up.len());
         let up = self.stack(row, &up_stack, &named(row.gate_up), &routing, ffn, width, &cut)?;
         let up_width = row.gate_up.len() * ffn;
         let up_bias = self.stack_bias(row, &up_stack, &routing, up_width, &cut)?;
-        let cut = self.shard.down(ffn, summed);
+        let cut = self.shard.experts_down(summed);
         let down = self.stack(row, &down_stack, &named(&[row.down]), &routing, width, ffn, &cut)?;
         let down_bias = self.stack_bias(row, &down_stack, &routing, width, &cut)?;
 
@@ -169,13 +169,9 @@ impl<'a, D: Device> Loader<'a, D> {
         let wanted = Wanted { names, outputs: &outputs, inputs };
         let stacked_only = row.list.is_none();
         let values = match self.format {
-            WeightSource::Files(c) if stacked_only || c.contains(stack) => self.plain_stack(
-                c,
-                stack,
-                count,
-                [each, inputs],
-                row.stacks_turned.then_some(gated && row.gates_in_turn),
-            )?,
+            WeightSource::Files(c) if stacked_only || c.contains(stack) => {
+                self.plain_stack(c, row, stack, count, [each, inputs], gated)?
+            }
             WeightSource::Files(c) if self.is_coded_stack(c, stack, names)? => {
                 self.coded_stack(c, stack, &wanted, count, gated)?
             }
@@ -244,15 +240,16 @@ impl<'a, D: Device> Loader<'a, D> {
         Ok(Some(bias))
     }
 
-    /// All experts in one tensor of 16 or 32 bits, which may become codes on the way. `turned`: it
-    /// is `[experts, inputs, outputs]`, and whether gates and ups come in turn there.
+    /// All experts in one tensor of 16 or 32 bits, or their gates in one and ups in another, which
+    /// may become codes on the way.
     fn plain_stack(
         &self,
         checkpoint: &'a Checkpoint,
+        row: &Mixture,
         stack: &str,
         count: usize,
         [each, inputs]: [usize; 2],
-        turned: Option<bool>,
+        gated: bool,
     ) -> Result<Values<'a>> {
         let names = [stack.to_string()];
         let wanted = Wanted { names: &names, outputs: &[each], inputs };
@@ -265,10 +262,21 @@ impl<'a, D: Device> Loader<'a, D> {
             return Ok(Values { form, source: dummy(stack, inputs) });
         }
 
-        let parts = vec![match turned {
-            None => checkpoint.stack(stack, count, each, inputs)?,
-            Some(gated) => turn(checkpoint.stack(stack, count, inputs, each)?, count, gated)?,
-        }];
+        let parts = match row.flat_ups {
+            Some(ups) if gated => {
+                let module = stack.strip_suffix(row.stacks[0]).unwrap_or_default();
+                let rows = count * each / 2;
+                let gates = checkpoint.tensor(stack, rows, inputs)?;
+                let ups = checkpoint.tensor(&format!("{module}{ups}"), rows, inputs)?;
+                cut::in_turn(&[gates, ups], each / 2)
+            }
+            Some(_) => vec![turn(checkpoint.tensor(stack, count * inputs, each)?, count, false)?],
+            None if row.stacks_turned => {
+                let stored = checkpoint.stack(stack, count, inputs, each)?;
+                vec![turn(stored, count, gated && row.gates_in_turn)?]
+            }
+            None => vec![checkpoint.stack(stack, count, each, inputs)?],
+        };
         let source = match format {
             Some(Format::Online { over, .. }) => Source::Quantise { parts, over },
             _ => return Ok(Values::plain(Source::Parts(parts))),

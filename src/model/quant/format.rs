@@ -3,6 +3,9 @@
 
 use crate::device::ScaleOver;
 
+/// Inputs that share a power of two in OCP's microscaling formats.
+pub const MX_GROUP: usize = 32;
+
 /// Of all parts of a weight; parts that are stacked must have the same.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Format {

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::format::Format;
+use super::format::{Format, MX_GROUP};
 use super::names::{self, LayerKind, Names, Spelled};
 use crate::device::DType;
 use crate::error::{Error, Result};
@@ -97,6 +97,14 @@ impl QuantScheme {
             }
         }
         Ok(first.flatten())
+    }
+
+    /// Inputs that share a scale of experts of which ranks hold whole groups, some one more than
+    /// others. None: ranks hold equal parts, or none at all, as in vLLM, which rounds the parts of
+    /// this one format.
+    pub fn uneven_expert_group(&self) -> Option<usize> {
+        let of_stack = |rule: &Rule| matches!(rule, Rule::Of(_, Answer::Has(Format::Mxfp4Stack)));
+        self.layers.rules.iter().any(of_stack).then_some(MX_GROUP)
     }
 
     /// What the rules say of a part of the weight `whole`.

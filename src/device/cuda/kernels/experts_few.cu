@@ -144,18 +144,17 @@ __device__ void route(const RouteFew& a, u8* shared) {
 
 extern __shared__ __align__(128) u8 dynamic_shared[];
 
-#define FEW(NT) few<NT>(a, dynamic_shared)
-#define ROUTE(NT) route<NT>(a, dynamic_shared)
+#define FEW few<1>(a, dynamic_shared)
+#define ROUTE route<1>(a, dynamic_shared)
 #else
 // f32 has no code here: the device never launches these for it.
-#define FEW(NT) (void)a
-#define ROUTE(NT) (void)a
+#define FEW (void)a
+#define ROUTE (void)a
 #endif
 
 #define ENTRY(NAME, STRUCT, BODY) \
   __global__ void __launch_bounds__(FEW_THREADS, 2) NAME(const STRUCT a) { BODY; }
 
-ENTRY(experts_few_8, FewExperts, FEW(1))
-ENTRY(experts_few_16, FewExperts, FEW(2))
-ENTRY(route_few_8, RouteFew, ROUTE(1))
-ENTRY(route_few_16, RouteFew, ROUTE(2))
+// Rows beyond eight have kernels of their own, of tiles.
+ENTRY(experts_few_8, FewExperts, FEW)
+ENTRY(route_few_8, RouteFew, ROUTE)

@@ -6,14 +6,13 @@ use crate::device::quant::INPUT_BLOCK;
 use crate::device::{CodeType, InputQuant, QuantForm, QuantPart, ScaleOver};
 use crate::error::Result;
 use crate::invalid;
+use crate::model::quant::format::MX_GROUP;
 use crate::model::quant::{ByteCodes, Format, Inputs};
 
 /// Rows and inputs that share a scale in [`ScaleOver::Block`].
 pub(super) const BLOCK: usize = INPUT_BLOCK;
 /// Inputs that share a scale in NVFP4.
 const NVFP4_GROUP: usize = 16;
-/// Inputs that share a power of two in OCP's microscaling formats.
-const MX_GROUP: usize = 32;
 /// Elements that share a scale in bitsandbytes' four bits, if the checkpoint does not say
 /// otherwise.
 pub(super) const NF4_BLOCK: usize = 64;
