@@ -84,7 +84,8 @@ fn files_come_from_named_hosts_alone() {
     for (url, why) in [
         (format!("http://example.org@127.0.0.1:{}/", host.port), "a user's name"),
         (format!("http://127.0.0.1:{}@example.org/", host.port), "a user's name"),
-        ("file:///etc/passwd".into(), "no URL of http or https"),
+        ("file:///etc/passwd".into(), "no URL"),
+        ("ftp://example.org/a".into(), "no URL of http or https"),
         ("https://".into(), "no URL"),
         ("http://a b/".into(), "no URL that can be read"),
         ("http://example.org.evil.net/".into(), "'example.org.evil.net'"),
@@ -144,7 +145,7 @@ fn each_redirect_is_judged() {
     assert_eq!(fetcher.fetch(&host.url("/a/b"), 100, soon()).unwrap(), b"here");
     assert!(refused(&fetcher, &host.url("/away")).contains("from 'localhost'"));
     assert_eq!(inside.asked(), 0);
-    assert!(refused(&fetcher, &host.url("/file")).contains("no URL of http or https"));
+    assert!(refused(&fetcher, &host.url("/file")).contains("no URL"));
     assert!(refused(&fetcher, &host.url("/nowhere")).contains("sends on to nowhere"));
     let before = host.asked();
     assert!(refused(&fetcher, &host.url("/round")).contains("more than 5 redirects"));

@@ -147,7 +147,8 @@ impl<D: Device> VisionTower<D> {
         let merge = self.spec.settings.merge;
         let tokens = (patches / self.spec.square()).clamp(1, self.spec.max_tokens);
         let rows = tokens.isqrt();
-        let columns = tokens / rows;
+        // Not longer than an image may be whose places are a square.
+        let columns = (tokens / rows).min(self.spec.max_tokens.isqrt());
         let width = Processed::patch_width(&self.spec.settings);
         let image = Arc::new(PatchRows {
             rows: rows * merge,

@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::PromptImages;
+use super::images::PromptImages;
 
 /// What is kept, by the hashes of images.
 #[derive(Debug)]

@@ -6,8 +6,6 @@
 use std::ops::Range;
 
 use super::sequence::Sequence;
-use super::state::Scheduler;
-use crate::ids::SlotId;
 use crate::plan::{ImageCache, PromptImages};
 
 /// What images a step may bring.
@@ -95,6 +93,13 @@ impl ImageBudget {
 }
 
 impl Sequence {
+    /// The plan feeds its tokens up to `fed`.
+    pub(super) fn images_fed(&mut self, budget: Option<&mut ImageBudget>) {
+        if let (Some(budget), Some(images)) = (budget, &self.images) {
+            budget.fed(images, &mut self.images_entered, self.fed);
+        }
+    }
+
     /// How many tokens it may feed by what images there is room for, which are kept then.
     pub(super) fn admit_images(
         &mut self,
@@ -107,17 +112,6 @@ impl Sequence {
                 budget.admit(images, &mut self.images_entered, fed, count)
             }
             _ => count,
-        }
-    }
-}
-
-impl Scheduler {
-    /// The plan feeds tokens of the sequence in a slot.
-    pub(super) fn images_fed(&mut self, slot: SlotId) {
-        let Some(budget) = &mut self.images else { return };
-        let Sequence { images, images_entered, fed, .. } = &mut self.slots[slot];
-        if let Some(images) = images {
-            budget.fed(images, images_entered, *fed);
         }
     }
 }

@@ -199,7 +199,7 @@ impl Scheduler {
                 }
                 self.push_pages(slot, held);
                 self.slots[slot].feed(count, slot, plan);
-                self.images_fed(slot);
+                self.slots[slot].images_fed(self.images.as_mut());
                 budget.take(count, fed);
             }
             at += 1;
@@ -264,7 +264,7 @@ impl Scheduler {
             assert!(grown, "an admitted sequence has its first pages");
             self.push_pages(slot, 0);
             self.slots[slot].feed(count, slot, plan);
-            self.images_fed(slot);
+            self.slots[slot].images_fed(self.images.as_mut());
             budget.take(count, cached);
         }
     }

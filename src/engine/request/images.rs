@@ -28,6 +28,8 @@ pub(crate) struct ImageIntake {
     placeholder: TokenId,
     /// Stands for each vector of an image.
     token: TokenId,
+    /// Behind each row of an image's tokens but the last one, and behind that.
+    row_ends: Option<[TokenId; 2]>,
     /// Tokens of an image at most.
     max_tokens: usize,
     /// Tokens of an image see each other.
@@ -46,7 +48,7 @@ impl ImageIntake {
     /// Of a model with a tower.
     ///
     /// # Errors
-    /// Those of the tokenizer.
+    /// InvalidArgument: the tokenizer lacks a token that stands in images. Those of the tokenizer.
     pub fn new(
         vision: &VisionSpec,
         limit: Option<usize>,
@@ -59,10 +61,12 @@ impl ImageIntake {
             frame = [[&text[..], &[open]].concat(), [&[close], &text[..]].concat()];
             line_breaks = breaks(tokenizer)?;
         }
+        let row_ends = vision.tower.row_ends;
         Ok(ImageIntake {
             processor: Processor { settings: vision.settings.clone() },
             placeholder: vision.placeholder,
             token: vision.token,
+            row_ends: row_ends.map(|names| row_ends_of(names, tokenizer)).transpose()?,
             max_tokens: vision.max_tokens,
             both_ways: vision.tower.both_ways,
             frame,
@@ -146,8 +150,9 @@ impl ImageIntake {
                 1 => error,
                 _ => error.context(&format!("image {}: ", n + 1)),
             })?;
-            prompt.resize(parts.last().map_or(prompt.len(), ImageSpan::end), self.token);
-            spans.extend(parts);
+            for span in parts {
+                self.put(span, &mut prompt, &mut spans);
+            }
             prompt.extend(&self.frame[1]);
             // Before the next one takes memory.
             check_prompt_tokens(prompt.len() + tokens.len() - at - 1, max_model_len)?;
@@ -157,6 +162,21 @@ impl ImageIntake {
             None => (prompt, spans),
         };
         Ok((prompt, PromptImages { spans, both_ways: self.both_ways }))
+    }
+
+    /// The tokens of an image, in a row or row by row.
+    fn put(&self, span: ImageSpan, prompt: &mut Vec<TokenId>, spans: &mut Vec<ImageSpan>) {
+        let Some([next_row, end]) = self.row_ends else {
+            prompt.resize(span.end(), self.token);
+            return spans.push(span);
+        };
+        let ImageSpan { rows, columns, .. } = span;
+        for row in 0..rows {
+            let (start, first) = (prompt.len(), row * columns);
+            prompt.resize(start + columns, self.token);
+            prompt.push(if row + 1 == rows { end } else { next_row });
+            spans.push(ImageSpan { start, first, rows: 1, ..span.clone() });
+        }
     }
 
     fn check_count(&self, images: usize) -> Result<()> {
@@ -277,6 +297,18 @@ mod tests {
         assert_eq!(prompt, tokens(&[7, 3, 40, 50, 50, 41, 4, 40, 50, 50, 41, 4, 9]));
         assert_eq!(spans.iter().map(|span| span.start).collect::<Vec<_>>(), [3, 8]);
     }
+}
+
+fn row_ends_of(names: [&str; 2], tokenizer: &Tokenizer) -> Result<[TokenId; 2]> {
+    let token = |name: &str| {
+        tokenizer.token(name).ok_or_else(|| {
+            invalid!(
+                "The tokenizer has no token '{name}', which ends rows of images: take the \
+                 checkpoint's own tokenizer, or set language_model_only to serve text."
+            )
+        })
+    };
+    Ok([token(names[0])?, token(names[1])?])
 }
 
 impl ImageSource {
