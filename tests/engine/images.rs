@@ -101,10 +101,11 @@ fn prompts_with_images_are_answered_as_by_transformers() {
     assert!(served.counter.prefix_hits.load(Ordering::Acquire) > 0, "of the second round");
 }
 
-/// What stands around an image's tokens, squares of a picture, images that are fed in one step.
+/// What stands around an image's tokens and between its rows, squares of a picture, images that are
+/// fed in one step.
 #[test]
 fn other_families_are_answered_as_by_transformers() {
-    for row in ["llava", "gemma3", "internvl"] {
+    for row in ["llava", "gemma3", "internvl", "mistral3", "pixtral", "qwen3_vl_moe"] {
         let sizes = json!({"max_num_batched_tokens": 40, "max_num_seqs": 8});
         let served = served_row(row, sizes);
         for _ in 0..2 {

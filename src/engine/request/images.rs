@@ -62,6 +62,7 @@ impl ImageIntake {
             line_breaks = breaks(tokenizer)?;
         }
         let row_ends = vision.tower.row_ends;
+
         Ok(ImageIntake {
             processor: Processor { settings: vision.settings.clone() },
             placeholder: vision.placeholder,
