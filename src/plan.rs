@@ -6,6 +6,7 @@
 //! looks it up in the slot's row. And a plan carries *changes* of slot rows ([`SlotChange`]), not
 //! the rows.
 
+mod image_cache;
 mod images;
 
 use std::ops::Range;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use crate::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, SnapshotId, TokenId};
 use crate::sampling::{NonFinite, SamplerSpec, TokenLogprobs};
+pub use image_cache::ImageCache;
 pub use images::{ImageSpan, PatchRows, PromptImages};
 
 /// Drafts of one sequence in one step at most.

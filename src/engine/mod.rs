@@ -54,6 +54,7 @@ pub use options::{
     EngineFacts, EngineOptions, Gpus, LoadLimits, NewProposer, STEP_TIMEOUT, STEP_TIMEOUT_CPU,
 };
 pub use request::{
-    Answer, Client, EmbedInput, EmbedRequest, FinishReason, GenerateRequest, LogprobEntry,
-    Observation, Observer, Output, PoolingParams, Position, RequestOptions, Returns, Spent,
+    Answer, Client, EmbedInput, EmbedRequest, FinishReason, GenerateRequest, ImageSource,
+    LogprobEntry, Observation, Observer, Output, PoolingParams, Position, RequestOptions, Returns,
+    Spent,
 };

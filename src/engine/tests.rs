@@ -179,6 +179,7 @@ pub(super) fn bench_with(
         reserve_full_isl: true,
         max_loras: 1,
         speculation: None,
+        images: None,
     })
     .expect("a valid config");
 

@@ -5,6 +5,7 @@
 //! | file | what |
 //! |---|---|
 //! | `base64` | text to bytes, as Python's `b64decode` or a `data:` URI |
+//! | `fetch` | files of URLs, from hosts that the operator named |
 //! | `decode` | which format it is, and its first frame in RGB |
 //! | `rgb` | the picture itself, the limit on its size, other colours to RGB as Pillow does |
 //! | `png`, `gif`, `webp`, `bmp`, `tiff`, `jpeg` | a decoder each |
@@ -17,6 +18,7 @@
 mod base64;
 mod bmp;
 mod decode;
+mod fetch;
 mod gif;
 mod jpeg;
 mod normalise;
@@ -31,6 +33,7 @@ mod webp;
 
 pub use base64::decode_text;
 pub use decode::decode;
+pub use fetch::{is_url, Fetcher, DOMAINS};
 pub use normalise::Normalise;
 pub use process::{Processed, Processor};
 pub use resize::{resize, Filter, Rounding};

@@ -54,6 +54,7 @@ impl Processed {
         Ok(PatchRows {
             rows: self.rows,
             columns: self.columns,
+            tokens: self.tokens(settings),
             width,
             bytes,
             numbers: settings.normalise.table(),

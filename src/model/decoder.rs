@@ -273,6 +273,11 @@ impl<D: Device> Decoder<D> {
         self.sample(dev, &TokenMasks::default())
     }
 
+    /// What makes vectors of images, if it takes some.
+    pub(crate) fn tower(&mut self) -> Option<&mut VisionTower<D>> {
+        self.tower.as_mut()
+    }
+
     /// Enqueue the choice of tokens, or the vectors' way back: the second half of the step begun
     /// last.
     pub fn sample(&mut self, dev: &mut D, masks: &TokenMasks) -> Result<()> {

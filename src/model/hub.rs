@@ -19,6 +19,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ureq::tls::RootCerts;
+
 use super::checkpoint::{Files, ADAPTER_FILES};
 use super::foreign_formats::other_format;
 use super::gguf::GgufName;
@@ -136,6 +138,14 @@ impl Hub {
         }
     }
 
+    /// The certificates that the environment has us trust in place of Mozilla's.
+    ///
+    /// # Errors
+    /// InvalidArgument: they cannot be read.
+    pub fn trusted_roots(&self) -> Result<Option<RootCerts>> {
+        self.roots.as_ref().map(|(name, file)| remote::roots(name, file)).transpose()
+    }
+
     /// The same where `progress` may call downloads off.
     pub fn called_off_by(mut self, progress: &Arc<Progress>) -> Hub {
         self.progress = Arc::clone(progress);
@@ -176,8 +186,7 @@ impl Hub {
             });
         }
 
-        let roots =
-            self.roots.as_ref().map(|(name, file)| remote::roots(name, file)).transpose()?;
+        let roots = self.trusted_roots()?;
         let token = self.token.as_deref();
         let remote = Remote::new(&self.endpoint, token, request.repo, self.retry_ms, roots)
             .called_off_by(&self.progress);

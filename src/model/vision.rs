@@ -3,7 +3,6 @@
 //! lookup of tokens and the first layer. Of a sequence it knows its images and how much of it was
 //! fed.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,16 +16,18 @@ use crate::device::{
 use crate::error::Result;
 use crate::image::Processed;
 use crate::internal;
-use crate::plan::{ImageSpan, PatchRows, PromptImages, SlotChange, StepPlan};
+use crate::plan::{ImageCache, ImageSpan, PatchRows, PromptImages, SlotChange, StepPlan};
 
 /// A tower on a device.
-pub(super) struct VisionTower<D: Device> {
+pub(crate) struct VisionTower<D: Device> {
     spec: VisionSpec,
     weights: TowerWeights<D::Weight>,
     attn: AttnSpec,
     buffers: TowerBuffers<D::Tensor>,
-    encoded: EncodedImages,
+    cache: ImageCache,
     slots: Vec<SlotImages>,
+    /// Images whose last token the last step fed.
+    ended: Vec<[u8; 32]>,
     /// Token rows of this step that have vectors of images.
     fed: Vec<RowCopy>,
 }
@@ -58,6 +59,8 @@ struct TowerBuffers<T> {
 struct SlotImages {
     fed: usize,
     images: Option<Arc<PromptImages>>,
+    /// Which of them are kept for it.
+    entered: Range<usize>,
 }
 
 impl<D: Device> VisionTower<D> {
@@ -123,10 +126,44 @@ impl<D: Device> VisionTower<D> {
             weights,
             attn,
             buffers,
-            encoded: EncodedImages::new(kept),
+            cache: ImageCache::new(kept),
             slots: Vec::new(),
+            ended: Vec::new(),
             fed: Vec::new(),
         })
+    }
+
+    /// Patches of images that run together at most.
+    pub fn most_patches(&self) -> usize {
+        self.spec.max_patches()
+    }
+
+    /// Encode an image that nobody sees, of `patches` patches or a few less, a square as nearly as
+    /// may be. Behind a step.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn rehearse(&mut self, dev: &mut D, patches: usize) -> Result<()> {
+        let merge = self.spec.settings.merge;
+        let tokens = (patches / self.spec.square()).clamp(1, self.spec.max_tokens);
+        let rows = tokens.isqrt();
+        // Not longer than an image may be whose places are a square.
+        let columns = (tokens / rows).min(self.spec.max_tokens.isqrt());
+        let width = Processed::patch_width(&self.spec.settings);
+        let image = Arc::new(PatchRows {
+            rows: rows * merge,
+            columns: columns * merge,
+            tokens: rows * columns,
+            width,
+            bytes: vec![0; rows * columns * self.spec.square() * width],
+            numbers: Arc::new([[0.0; 256]; 3]),
+            hash: [0; 32],
+        });
+
+        let layout = Layout::of(&self.spec, std::slice::from_ref(&image));
+        let encoded = self.encode(dev, vec![image], &layout);
+        dev.end_rows();
+        encoded
     }
 
     /// Vectors of images in the place of their tokens' rows in `x`, the step's lookup.
@@ -148,9 +185,11 @@ impl<D: Device> VisionTower<D> {
             slot.fed = fed.end;
 
             if let Some(images) = slot.images.clone() {
-                for span in images.overlapping(fed.clone()) {
+                let entered = slot.enter(&images, &fed, &mut self.ended);
+                for n in images.touching(fed.clone()) {
+                    let span = &images.spans[n];
                     let copies = copies(span, &fed, first_row);
-                    self.put(dev, &span.patches, copies, &mut waiting, x)?;
+                    self.put(dev, span, entered.contains(&n), copies, &mut waiting, x)?;
                 }
             }
             first_row += tokens;
@@ -160,13 +199,23 @@ impl<D: Device> VisionTower<D> {
 
     /// Which slots have images now, and how far they are.
     fn follow(&mut self, plan: &StepPlan) {
+        self.ended.drain(..).for_each(|hash| self.cache.leave(&hash));
         for change in &plan.changes {
-            let SlotChange::Open(open) = change else { continue };
-            let at = open.slot.index();
+            let (slot, fed) = match change {
+                SlotChange::Open(open) => (open.slot, open.cached_tokens as usize),
+                SlotChange::Close { slot } => (*slot, 0),
+                _ => continue,
+            };
+            let at = slot.index();
             if at >= self.slots.len() {
                 self.slots.resize(at + 1, SlotImages::default());
             }
-            self.slots[at] = SlotImages { fed: open.cached_tokens as usize, images: None };
+            let opened = SlotImages { fed, ..SlotImages::default() };
+            let closed = std::mem::replace(&mut self.slots[at], opened);
+            if let Some(images) = closed.images {
+                let hashes = images.spans[closed.entered].iter().map(|span| span.patches.hash);
+                hashes.for_each(|hash| self.cache.leave(&hash));
+            }
         }
         for (slot, images) in &plan.images {
             if let Some(held) = self.slots.get_mut(slot.index()) {
@@ -176,20 +225,29 @@ impl<D: Device> VisionTower<D> {
     }
 
     /// Copy an image's vectors to the rows of `x` that `copies` say, from the image's first one:
-    /// now if they are kept, else behind the others that wait to be encoded.
+    /// now if they are kept, else behind the others that wait to be encoded. `new`: the sequence
+    /// needs it from now on.
     fn put(
         &mut self,
         dev: &mut D,
-        patches: &Arc<PatchRows>,
+        span: &ImageSpan,
+        new: bool,
         copies: Vec<RowCopy>,
         waiting: &mut Waiting,
         x: &mut D::Tensor,
     ) -> Result<()> {
-        if let Some(first) = self.encoded.find(&patches.hash) {
-            return self.place_kept(dev, first, &copies, x);
+        let patches = &span.patches;
+        let kept = if new {
+            self.cache.enter(&patches.hash)
+        } else {
+            self.cache.rows(&patches.hash).is_some()
+        };
+        if kept {
+            return self.place_kept(dev, &patches.hash, &copies, x);
         }
-        if let Some((_, waits)) = waiting.images.iter_mut().find(|(p, _)| p.hash == patches.hash) {
-            waits.extend(copies);
+        if let Some(waits) = waiting.images.iter_mut().find(|w| w.patches.hash == patches.hash) {
+            waits.copies.extend(copies);
+            waits.users += 1;
             return Ok(());
         }
 
@@ -203,20 +261,24 @@ impl<D: Device> VisionTower<D> {
             self.encode_waiting(dev, waiting, x)?;
         }
         waiting.rows += rows;
-        waiting.images.push((Arc::clone(patches), copies));
+        let (patches, tokens) = (Arc::clone(patches), patches.tokens);
+        waiting.images.push(WaitingImage { patches, tokens, copies, users: 1 });
         Ok(())
     }
 
-    /// Copy the vectors that lie from row `first` on: the first to `x`, those of the decoder's
-    /// first layers to where `deepen` finds them.
+    /// Copy the vectors of an image that is kept: the first to `x`, those of the decoder's first
+    /// layers to where `deepen` finds them.
     fn place_kept(
         &mut self,
         dev: &mut D,
-        first: usize,
+        hash: &[u8; 32],
         copies: &[RowCopy],
         x: &mut D::Tensor,
     ) -> Result<()> {
-        let copies = behind(first, copies);
+        let rows = self.cache.rows(hash).unwrap_or_default();
+        let kept = |copy: &RowCopy| Some(RowCopy { from: *rows.get(copy.from)?, to: copy.to });
+        let copies: Option<Vec<RowCopy>> = copies.iter().map(kept).collect();
+        let copies = copies.ok_or_else(|| internal!("vectors of an image that are not kept"))?;
         let TowerBuffers { kept, added, .. } = &mut self.buffers;
         let mut kept = kept.iter();
         if let Some(kept) = kept.next() {
@@ -256,25 +318,27 @@ impl<D: Device> VisionTower<D> {
         if images.is_empty() {
             return Ok(());
         }
-        let patches: Vec<Arc<PatchRows>> = images.iter().map(|(p, _)| Arc::clone(p)).collect();
+        let patches: Vec<Arc<PatchRows>> =
+            images.iter().map(|waiting| Arc::clone(&waiting.patches)).collect();
         let layout = Layout::of(&self.spec, &patches);
         let encoded = self.encode(dev, patches, &layout);
         dev.end_rows();
         encoded?;
 
         let mut row = 0;
-        for (patches, copies) in images {
-            let tokens = patches.count() / self.spec.square();
-            let first = self.encoded.add(patches.hash, tokens);
+        for WaitingImage { patches, tokens, copies, users } in images {
+            let hash = patches.hash;
+            self.cache.add(hash, tokens, users);
+            let rows = self.cache.rows(&hash).unwrap_or_default();
             let order = layout.tokens[row..row + tokens].iter().enumerate();
             let keep: Vec<RowCopy> =
-                order.map(|(r, &token)| RowCopy { from: row + r, to: first + token }).collect();
+                order.map(|(r, &token)| RowCopy { from: row + r, to: rows[token] }).collect();
             let TowerBuffers { output, kept, .. } = &mut self.buffers;
             for (output, kept) in output.iter().zip(kept) {
                 dev.copy_rows(output, &keep, kept)?;
             }
             // Before a later one may come to lie over it.
-            self.place_kept(dev, first, &copies, x)?;
+            self.place_kept(dev, &hash, &copies, x)?;
             row += tokens;
         }
         Ok(())
@@ -432,64 +496,40 @@ fn copies(span: &ImageSpan, fed: &Range<usize>, first_row: usize) -> Vec<RowCopy
     (from..to).map(copy).collect()
 }
 
-/// The same from an image's vectors that begin at row `first`.
-fn behind(first: usize, copies: &[RowCopy]) -> Vec<RowCopy> {
-    copies.iter().map(|copy| RowCopy { from: first + copy.from, ..*copy }).collect()
-}
-
 /// Images of a step that are to be encoded, and what becomes of their vectors.
 #[derive(Default)]
 struct Waiting {
     /// Of the tower.
     rows: usize,
-    images: Vec<(Arc<PatchRows>, Vec<RowCopy>)>,
+    images: Vec<WaitingImage>,
 }
 
-/// Which images' vectors are kept where: in the order in which they came, over the oldest.
-struct EncodedImages {
-    capacity: usize,
-    next: usize,
-    held: VecDeque<([u8; 32], Range<usize>)>,
+struct WaitingImage {
+    patches: Arc<PatchRows>,
+    tokens: usize,
+    copies: Vec<RowCopy>,
+    /// Sequences that need it.
+    users: usize,
 }
 
-impl EncodedImages {
-    fn new(capacity: usize) -> EncodedImages {
-        EncodedImages { capacity, next: 0, held: VecDeque::new() }
-    }
-
-    fn find(&self, hash: &[u8; 32]) -> Option<usize> {
-        let held = self.held.iter().find(|(held, _)| held == hash);
-        held.map(|(_, rows)| rows.start)
-    }
-
-    /// A place for so many rows, at most the capacity.
-    fn add(&mut self, hash: [u8; 32], rows: usize) -> usize {
-        if self.next + rows > self.capacity {
-            self.next = 0;
-        }
-        let place = self.next..self.next + rows;
-        self.held.retain(|(_, held)| held.end <= place.start || place.end <= held.start);
-        self.held.push_back((hash, place.clone()));
-        self.next = place.end;
-        place.start
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_oldest_images_make_room() {
-        let mut images = EncodedImages::new(10);
-        let hash = |n: u8| [n; 32];
-        assert_eq!(images.add(hash(1), 4), 0);
-        assert_eq!(images.add(hash(2), 4), 4);
-        assert_eq!(images.add(hash(3), 3), 0);
-        assert_eq!(images.find(&hash(1)), None);
-        assert_eq!(images.find(&hash(2)), Some(4));
-        assert_eq!(images.add(hash(4), 10), 0);
-        assert_eq!(images.find(&hash(2)), None);
-        assert_eq!(images.find(&hash(4)), Some(0));
+impl SlotImages {
+    /// The tokens `fed` are fed: which images the sequence needs from now on. `ended`: those that
+    /// it needs no longer when the step has run.
+    fn enter(
+        &mut self,
+        images: &PromptImages,
+        fed: &Range<usize>,
+        ended: &mut Vec<[u8; 32]>,
+    ) -> Range<usize> {
+        let touched = images.touching(fed.clone());
+        // The last token of a prompt may be fed once more.
+        let again = touched.start < self.entered.start || self.entered.is_empty();
+        let new = if again { touched.clone() } else { self.entered.end..touched.end };
+        let from = if again { touched.start } else { self.entered.start };
+        let first = (from..touched.end).find(|&n| images.image_end(n) > fed.end);
+        let first = first.unwrap_or(touched.end);
+        ended.extend(images.spans[from..first].iter().map(|span| span.patches.hash));
+        self.entered = first..touched.end;
+        new
     }
 }

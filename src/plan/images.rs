@@ -50,6 +50,8 @@ pub struct PatchRows {
     pub rows: usize,
     /// Patches from left to right.
     pub columns: usize,
+    /// Vectors that a tower makes of it.
+    pub tokens: usize,
     /// Elements of a patch.
     pub width: usize,
     /// `[rows * columns][width]`
@@ -119,10 +121,11 @@ impl PromptImages {
     }
 
     /// Where a chunk of tokens from `fed` on ends that should end at `end`: not inside of a span
-    /// whose tokens see each other. In front of it, or, where it begins the chunk, behind it.
-    pub fn chunk_end(&self, fed: usize, end: usize) -> usize {
+    /// whose tokens see each other, or of none if `whole`. In front of it, or, where it begins the
+    /// chunk, behind it.
+    pub fn chunk_end(&self, fed: usize, end: usize, whole: bool) -> usize {
         let cut = |span: &&ImageSpan| span.start < end && end < span.end();
-        match self.spans.iter().find(cut).filter(|_| self.both_ways && end > fed) {
+        match self.spans.iter().find(cut).filter(|_| (whole || self.both_ways) && end > fed) {
             Some(span) if span.start > fed => span.start,
             Some(span) => span.end(),
             None => end,
@@ -146,6 +149,7 @@ mod tests {
         Arc::new(PatchRows {
             rows: 2,
             columns: 2,
+            tokens: 4,
             width: 3,
             bytes: vec![0; 12],
             numbers: Arc::new([[0.0; 256]; 3]),
@@ -206,8 +210,9 @@ mod tests {
             (7, 7, 7),
         ];
         for (fed, end, want) in ends {
-            assert_eq!(both.chunk_end(fed, end), want, "{fed}..{end}");
-            assert_eq!(one.chunk_end(fed, end), end);
+            assert_eq!(both.chunk_end(fed, end, false), want, "{fed}..{end}");
+            assert_eq!(one.chunk_end(fed, end, false), end);
+            assert_eq!(one.chunk_end(fed, end, true), want);
         }
 
         for (index, want) in

@@ -3,6 +3,7 @@
 //! pages that fit; knows neither.
 
 use super::drafts::SpeculationConfig;
+use super::images::ImageLimits;
 use super::sequence::NewSequence;
 use crate::error::Result;
 use crate::ids::AdapterId;
@@ -60,6 +61,8 @@ pub struct SchedulerConfig {
     pub depth: usize,
     /// Sequences may have drafts. Not with a state, which drafts that are rejected would spoil.
     pub speculation: Option<SpeculationConfig>,
+    /// Prompts may have images.
+    pub images: Option<ImageLimits>,
 }
 
 impl SchedulerConfig {
@@ -163,6 +166,11 @@ impl SchedulerConfig {
         } else {
             end
         }
+    }
+
+    /// No chunk ends inside an image.
+    pub(super) fn whole_images(&self) -> bool {
+        self.images.is_some_and(|limits| limits.whole)
     }
 
     /// The state is kept behind so many tokens.

@@ -58,6 +58,7 @@
 //! | `suffix` | drafts by suffixes |
 //! | `past_outputs` | outputs of sequences that are over, for `suffix` |
 //! | `speculate` | which sequences of a step have drafts |
+//! | `images` | how many images a step encodes, and which are kept |
 //! | `in_flight` | planned steps without a result |
 //! | `report` | what the engine is told |
 
@@ -69,6 +70,7 @@ mod cost;
 mod draft_model;
 mod drafts;
 mod feed_drafter;
+mod images;
 mod in_flight;
 mod ngram;
 mod past_outputs;
@@ -87,6 +89,8 @@ mod draft_model_tests;
 #[cfg(test)]
 mod draft_tests;
 #[cfg(test)]
+mod image_tests;
+#[cfg(test)]
 mod state_tests;
 #[cfg(test)]
 mod tests;
@@ -97,6 +101,7 @@ pub use draft_model::DraftModel;
 pub use drafts::{
     DraftLengths, DraftMethod, DraftStats, Proposer, SpeculationConfig, SuffixConfig,
 };
+pub use images::ImageLimits;
 pub use report::{Arrival, SchedulerStats};
 pub use sequence::NewSequence;
 pub use state::Scheduler;
@@ -132,6 +137,9 @@ impl Scheduler {
         let mut drafts = self.propose()?;
         let mut plan = StepPlan { step: self.step + 1, ..StepPlan::default() };
         let mut budget = StepBudget::new(&self.config, self.costs.cost(), &self.decodes());
+        if let Some(images) = &mut self.images {
+            images.begin();
+        }
 
         let preempted = self.plan_running(&mut plan, &mut budget, &mut drafts);
         if !preempted {
@@ -157,6 +165,7 @@ impl Scheduler {
     ) -> bool {
         let mut preempted = false;
         let sequences = self.running_len() + self.waiting_len();
+        let whole_images = self.config.whole_images();
         let mut at = 0;
         while at < self.running_len() && budget.tokens() > 0 {
             let slot = self.slots.running()[at];
@@ -173,10 +182,12 @@ impl Scheduler {
             let fork = self.fork_of(&self.slots[slot]);
             let sequence = &mut self.slots[slot];
             let (fed, known) = (sequence.fed, sequence.len());
+            let most = budget.tokens_for(sequence.unfed());
             let count = budget.tokens_for(self.config.share(sequence.unfed(), sequences));
             let count = budget.in_time(count, fed);
             let count = self.config.cut(fed, fed + count, known, fork) - fed;
-            let count = sequence.whole_images(fed, count, budget.tokens());
+            let count = sequence.whole_images(fed, count, most, whole_images);
+            let count = sequence.admit_images(self.images.as_mut(), fed, count);
             if count > 0 {
                 let held = sequence.table.pages().len();
                 if !self.kv.grow(&mut sequence.table, sequence.fed + count) {
@@ -188,6 +199,7 @@ impl Scheduler {
                 }
                 self.push_pages(slot, held);
                 self.slots[slot].feed(count, slot, plan);
+                self.slots[slot].images_fed(self.images.as_mut());
                 budget.take(count, fed);
             }
             at += 1;
@@ -198,6 +210,7 @@ impl Scheduler {
     /// Admit from the queue. The first that does not fit ends it.
     fn plan_waiting(&mut self, plan: &mut StepPlan, budget: &mut StepBudget) {
         let sequences = self.running_len() + self.waiting_len();
+        let whole_images = self.config.whole_images();
         let mut at = 0;
         while budget.tokens() > 0 && self.slots.any_free() {
             let Some(next) = self.queue.next_admissible(at, &self.adapter_slots) else { break };
@@ -228,12 +241,19 @@ impl Scheduler {
                 break;
             }
             let count = self.config.cut(cached, cached + count, known, fork) - cached;
-            let count = self.queue.at(at).whole_images(cached, count, budget.tokens());
+            let most = budget.tokens_for(known - cached);
+            let count = self.queue.at(at).whole_images(cached, count, most, whole_images);
             if count == 0 {
                 break;
             }
             let positions = if self.config.reserve_full_isl { known } else { cached + count };
             if !self.kv.fits(&hits, positions, self.running_len() > 0) {
+                break;
+            }
+            // Last: whoever has not got a slot keeps no images.
+            let sequence = self.queue.at_mut(at);
+            let count = sequence.admit_images(self.images.as_mut(), cached, count);
+            if count == 0 {
                 break;
             }
 
@@ -244,6 +264,7 @@ impl Scheduler {
             assert!(grown, "an admitted sequence has its first pages");
             self.push_pages(slot, 0);
             self.slots[slot].feed(count, slot, plan);
+            self.slots[slot].images_fed(self.images.as_mut());
             budget.take(count, cached);
         }
     }

@@ -1,7 +1,7 @@
 //! One sequence as the scheduler sees it: how far it is known, fed and in flight. Used inside the
 //! scheduler; who runs when is decided in `mod`.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use super::drafts::SequenceDrafts;
@@ -84,6 +84,8 @@ pub(super) struct Sequence {
     /// The sequence is over when it has this many tokens. Its last one is never fed.
     pub(super) limit: usize,
     pub(super) images: Option<Arc<PromptImages>>,
+    /// Which of them are kept for tokens that it is still to feed.
+    pub(super) images_entered: Range<usize>,
     pub(super) table: PageTable,
     /// Leading tokens that were fed by planned steps, or came from the prefix cache.
     pub(super) fed: usize,
@@ -119,6 +121,7 @@ impl Sequence {
             limit,
             table: PageTable::new(GroupId(0), new.adapter).with_images(new.images.clone()),
             images: new.images,
+            images_entered: 0..0,
             fed: 0,
             hits: 0,
             held: false,
@@ -163,10 +166,11 @@ impl Sequence {
     }
 
     /// How many of `count` tokens from `fed` on a chunk has that cuts no image whose tokens see
-    /// each other; up to `most`, should such an image begin it. 0: that is not enough now.
-    pub(super) fn whole_images(&self, fed: usize, count: usize, most: usize) -> usize {
+    /// each other, or none at all if `whole`; up to `most`, should such an image begin it. 0: that
+    /// is not enough now.
+    pub(super) fn whole_images(&self, fed: usize, count: usize, most: usize, whole: bool) -> usize {
         let Some(images) = &self.images else { return count };
-        let whole = images.chunk_end(fed, fed + count) - fed;
+        let whole = images.chunk_end(fed, fed + count, whole) - fed;
         if whole <= count.max(most) {
             whole
         } else {

@@ -6,6 +6,7 @@ use super::config::SchedulerConfig;
 use super::cost::{CostModel, StepShape};
 use super::draft_model::ModelDrafts;
 use super::drafts::{DraftMethod, DraftStats, Drafter, Proposer, Speculation};
+use super::images::ImageBudget;
 use super::in_flight::InFlight;
 use super::ngram::Ngram;
 use super::queue::WaitingQueue;
@@ -42,6 +43,8 @@ pub struct Scheduler {
     pub(super) shape: StepShape,
     /// None: no sequence has drafts.
     pub(super) speculation: Option<Speculation>,
+    /// None: no prompt has images.
+    pub(super) images: Option<ImageBudget>,
 }
 
 impl Scheduler {
@@ -108,6 +111,7 @@ impl Scheduler {
             costs: CostModel::default(),
             shape: StepShape::default(),
             speculation: speculation.map(|(config, drafter)| Speculation::new(config, drafter)),
+            images: config.images.map(ImageBudget::new),
             config,
         })
     }
@@ -223,6 +227,9 @@ impl Scheduler {
     /// Panics unless every page is accounted for. O(pages): for tests and idle moments.
     pub fn check(&self) {
         self.kv.check(self.slots.running().iter().map(|&slot| &self.slots[slot].table));
+        let entered = |&slot: &SlotId| self.slots[slot].images_entered.len();
+        let entered = self.slots.running().iter().map(entered).sum();
+        self.images.iter().for_each(|images| images.check(entered));
     }
 
     /// The sequence is here, and its prompt is not in pages yet, nor on its way there.
@@ -284,6 +291,9 @@ impl Scheduler {
         let mut sequence = self.slots.release(slot);
         self.kv.release(&mut sequence.table);
         self.adapter_slots.release(sequence.adapter);
+        if let (Some(budget), Some(images)) = (&mut self.images, &sequence.images) {
+            budget.leave(images, &mut sequence.images_entered);
+        }
         self.changes.push(SlotChange::Close { slot });
         sequence
     }

@@ -27,6 +27,7 @@ pub(super) fn config() -> SchedulerConfig {
         max_loras: 1,
         depth: 2,
         speculation: None,
+        images: None,
     }
 }
 

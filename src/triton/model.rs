@@ -24,7 +24,7 @@ use super::request::{self, worded, Context, Parsed};
 use super::versions::LoadedVersion;
 use super::watch::{Supervisor, Watched};
 use crate::engine::{
-    Client, EmbedRequest, EngineArgs, EngineOptions, Engines, GenerateRequest, Gpus,
+    Client, EmbedRequest, EngineArgs, EngineOptions, Engines, GenerateRequest, Gpus, ImageSource,
     RequestOptions, Returns,
 };
 use crate::error::{Error, Result};
@@ -415,7 +415,7 @@ impl Instance {
         let give = |row: request::PromptRow, client: Arc<dyn Client>| {
             let taken = engines.submit(GenerateRequest {
                 prompt: row.prompt,
-                images: row.images,
+                images: row.images.into_iter().map(ImageSource::Text).collect(),
                 params: row.params,
                 stream,
                 returns,

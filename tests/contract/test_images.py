@@ -1,8 +1,11 @@
 """The `image` input under a stock server: HTTP, streams and gRPC, one image and several; what is refused is
 refused alone."""
 import base64
+import functools
+import http.server
 import json
 import struct
+import threading
 import zlib
 
 import pytest
@@ -98,6 +101,36 @@ def test_what_is_refused(vision, images, said):
     good = ANSWERED[1]
     status, answer = ask(vision, good["text"], encoded(good["images"]))
     assert (status, whole(answer["text_output"])) == (200, whole(good["answer"])), "the next one is not disturbed"
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def files():
+    """Files of tests/fixtures/images over HTTP: where."""
+    handler = functools.partial(Quiet, directory=FIXTURES / "images")
+    host = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=host.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{host.server_port}"
+    host.shutdown()
+
+
+def test_urls_of_hosts_that_are_named(vision, repository, files):
+    engine = {"tokenizer": str(CHECKPOINT), "device": "cpu", "allowed_media_domains": ["127.0.0.1"]}
+    load(vision, repository.add("fetches", checkpoint=CHECKPOINT, engine=engine))
+    prompt = next(p for p in ANSWERED if len(p["images"]) > 1)
+    urls = [f"{files}/{name}" for name in prompt["images"]]
+    status, answer = ask(vision, prompt["text"], urls, model="fetches")
+    assert (status, whole(answer["text_output"])) == (200, whole(prompt["answer"]))
+
+    for url, said in [(f"{files}/none.png", "image: 127.0.0.1 answers with status 404."),
+                      (files.replace("127.0.0.1", "localhost"), "image: nothing is fetched from 'localhost'"),
+                      ("http://169.254.169.254/latest", "image: nothing is fetched from '169.254.169.254'")]:
+        status, answer = ask(vision, "<|image_pad|>", [url], model="fetches")
+        assert status == 400 and answer["error"].startswith(PREFIX + said), answer
 
 
 def test_a_model_of_text_alone(vision):

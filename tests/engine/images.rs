@@ -1,6 +1,8 @@
 //! Prompts with images, from base64 to text: those that are answered, those that are refused, and
 //! that neither disturbs the others.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::sync::atomic::Ordering;
 
 use serde_json::{json, Value};
@@ -99,10 +101,11 @@ fn prompts_with_images_are_answered_as_by_transformers() {
     assert!(served.counter.prefix_hits.load(Ordering::Acquire) > 0, "of the second round");
 }
 
-/// What stands around an image's tokens, squares of a picture, images that are fed in one step.
+/// What stands around an image's tokens and between its rows, squares of a picture, images that are
+/// fed in one step.
 #[test]
 fn other_families_are_answered_as_by_transformers() {
-    for row in ["llava", "gemma3", "internvl"] {
+    for row in ["llava", "gemma3", "internvl", "mistral3", "pixtral", "qwen3_vl_moe"] {
         let sizes = json!({"max_num_batched_tokens": 40, "max_num_seqs": 8});
         let served = served_row(row, sizes);
         for _ in 0..2 {
@@ -231,4 +234,89 @@ fn a_model_without_its_tower_takes_text() {
     let outcome = served.ask_with("<|image_pad|>", &[image("size_13x7.png")], greedy());
     let error = outcome.map_or_else(|e| e, |told| told.outcome().expect_err("no tower"));
     assert_eq!(error.message(), "Multi-modal processor not available for text-only models");
+}
+
+/// Sends files of tests/fixtures/images to whoever asks; its port.
+fn host() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut lines = BufReader::new(stream.try_clone().expect("a stream")).lines();
+            let Some(Ok(first)) = lines.next() else { continue };
+            while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+            let name = first.split([' ', '/']).nth(2).unwrap_or_default().to_owned();
+            let file = std::fs::read(format!("{FIXTURES}/images/{name}"));
+            let status = if file.is_ok() { "200 OK" } else { "404 None" };
+            let body = file.unwrap_or_default();
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+            );
+            let _ = stream.write_all(&[head.as_bytes(), &body].concat());
+        }
+    });
+    port
+}
+
+/// From hosts that model.json names, and from no others.
+#[test]
+fn images_of_urls_are_fetched_where_that_is_allowed() {
+    let at = format!("http://127.0.0.1:{}", host());
+    let prompts = prompts();
+    let prompt = prompts
+        .iter()
+        .find(|p| p["answer"].is_string() && p["images"].as_array().is_some_and(|i| i.len() > 1))
+        .expect("a prompt with several images");
+    let text = prompt["text"].as_str().expect("a text");
+    let names = prompt["images"].as_array().expect("images").iter();
+    let mut urls: Vec<String> =
+        names.map(|name| format!("{at}/{}", name.as_str().expect("a name"))).collect();
+    urls[1] = images(prompt)[1].clone();
+
+    let served_with = |domains: Value| served(json!({"allowed_media_domains": domains}));
+    let fetches = served_with(json!(["127.0.0.1"]));
+    let grammar =
+        json!({"temperature": 0, "max_tokens": 9, "structured_outputs": {"choice": ["ab"]}});
+    let choice = fetches.ask_with(text, &urls, grammar).expect("room");
+    let told = fetches.ask_with(text, &urls, greedy()).expect("room");
+    assert_eq!(whole(&told.answer().outputs[0].text), said(prompt));
+    assert_eq!(choice.answer().outputs[0].text, "ab", "behind a grammar too");
+
+    let refused = |served: &Served, urls: &[String]| {
+        let outcome = served.ask_with(text, urls, greedy());
+        let error = outcome.map_or_else(|e| e, |told| told.outcome().expect_err("no file"));
+        assert!(!error.message().contains('\n'), "{error}");
+        error.message().to_owned()
+    };
+    let mut missing = urls.clone();
+    missing[2] = format!("{at}/none.png");
+    assert_eq!(refused(&fetches, &missing), "image 3: image: 127.0.0.1 answers with status 404.");
+    let elsewhere = served_with(json!(["example.org"]));
+    let why = refused(&elsewhere, &urls);
+    assert!(why.starts_with("image 1: image: nothing is fetched from '127.0.0.1'"), "{why}");
+    assert!(refused(&served_with(json!([])), &urls).contains("images are not fetched"));
+}
+
+/// Each of several at once, in steps that have room for a part of an image.
+#[test]
+fn images_of_many_prompts_share_the_steps() {
+    let served = served(json!({
+        "max_num_batched_tokens": 16, "max_num_seqs": 8, "enable_prefix_caching": false,
+        "mm_processor_kwargs": {"max_pixels": 3840},
+    }));
+    let prompts = prompts();
+    let with_images = prompts.iter().filter(|prompt| prompt["answer"].is_string());
+    let asked: Vec<_> = with_images
+        .cycle()
+        .take(12)
+        .map(|prompt| {
+            let text = prompt["text"].as_str().expect("a text");
+            (prompt, served.ask_with(text, &images(prompt), greedy()).expect("room"))
+        })
+        .collect();
+    for (prompt, told) in asked {
+        assert_eq!(whole(&told.answer().outputs[0].text), said(prompt), "{}", prompt["text"]);
+    }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{bounded, Receiver, Sender};
 use serde_json::{json, Value};
 use triton_vllm::engine::{
-    Answer, Client, EngineArgs, EngineOptions, Engines, GenerateRequest, Gpus, Observation,
-    Observer, RequestOptions, Returns,
+    Answer, Client, EngineArgs, EngineOptions, Engines, GenerateRequest, Gpus, ImageSource,
+    Observation, Observer, RequestOptions, Returns,
 };
 use triton_vllm::error::Result;
 use triton_vllm::sampling::{SamplingLimits, SamplingParams};
@@ -233,7 +233,7 @@ impl Served {
         let arrival = Instant::now();
         let returns = Returns { logprobs: true, cumulative_logprob: true };
         let options = RequestOptions::default();
-        let images = images.to_vec();
+        let images = images.iter().cloned().map(ImageSource::Text).collect();
         let request =
             GenerateRequest { prompt, images, params, stream, returns, client, arrival, options };
         self.engine.submit(request)?;

@@ -23,7 +23,8 @@ fn image(seed: u64, rows: usize, columns: usize, width: usize) -> Arc<PatchRows>
     let number = |colour: usize, byte: usize| (byte as f32 - 100.0) / (50.0 + colour as f32);
     let numbers = std::array::from_fn(|colour| std::array::from_fn(|byte| number(colour, byte)));
     let hash = [seed as u8; 32];
-    Arc::new(PatchRows { rows, columns, width, bytes, numbers: Arc::new(numbers), hash })
+    let (tokens, numbers) = (rows * columns, Arc::new(numbers));
+    Arc::new(PatchRows { rows, columns, tokens, width, bytes, numbers, hash })
 }
 
 /// `rows` rows of one image, cut at these ends.

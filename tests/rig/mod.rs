@@ -307,7 +307,7 @@ impl<D: Device> Rig<D> {
             let from = seq.length;
             let mut to = from.saturating_add(chunk).min(seq.prompt.len());
             if let Some(images) = &seq.images {
-                to = images.chunk_end(from, to);
+                to = images.chunk_end(from, to, false);
             }
             // A chunk ends where a page does, so that the state can be copied there.
             let end = (from + 1).next_multiple_of(self.page_size);

@@ -8,7 +8,19 @@ use triton_vllm::image::{self, Processor};
 use triton_vllm::model::ModelSpec;
 use triton_vllm::plan::{ImageSpan, PromptImages};
 
-pub const ROWS: [&str; 6] = ["qwen2_5_vl", "qwen2_vl", "qwen3_vl", "llava", "gemma3", "internvl"];
+pub const ROWS: [&str; 11] = [
+    "qwen2_5_vl",
+    "qwen2_vl",
+    "qwen3_vl",
+    "qwen3_vl_moe",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "pixtral",
+    "mistral3",
+    "llava",
+    "gemma3",
+    "internvl",
+];
 
 /// Beside the models.
 pub fn fixtures() -> PathBuf {
@@ -43,8 +55,18 @@ fn images(spec: &ModelSpec, ids: &[u32], files: &Value) -> Option<Arc<PromptImag
         for part in processor.parts(&picture).unwrap() {
             let (rows, columns) = (part.rows / settings.merge, part.columns / settings.merge);
             let patches = Arc::new(part.patches(settings).unwrap());
-            spans.push(ImageSpan { start: from, rows, columns, first: 0, patches });
-            from += rows * columns;
+            let span = ImageSpan { start: from, rows, columns, first: 0, patches };
+            if vision.tower.row_ends.is_none() {
+                from = span.end();
+                spans.push(span);
+                continue;
+            }
+            // A token of text behind each row.
+            for row in 0..rows {
+                let first = row * columns;
+                spans.push(ImageSpan { start: from, rows: 1, first, ..span.clone() });
+                from += columns + 1;
+            }
         }
     }
     (!spans.is_empty()).then(|| {

@@ -175,6 +175,7 @@ fn random_config(rng: &mut Rng) -> SchedulerConfig {
             lengths: DraftLengths::by_running(vec![(1, own.between(1, 9)), (4, own.between(0, 4))]),
             rows: own.between(1, 20),
         }),
+        images: None,
     }
 }
 

@@ -37,6 +37,7 @@ fn config(step_ms: f64) -> SchedulerConfig {
         max_loras: 0,
         depth: 2,
         speculation: None,
+        images: None,
     }
 }
 

@@ -32,10 +32,11 @@ use crate::engine::request::RequestIds;
 use crate::engine::step_loop::Runner;
 use crate::error::{Error, Result};
 use crate::files::Progress;
-use crate::internal;
+use crate::model::config::VisionSpec;
 use crate::model::{budget, Decoder, HiddenRows, ModelSpec, Shard, WeightSource};
-use crate::scheduler::{DraftLengths, Scheduler, SchedulerConfig, StateConfig};
+use crate::scheduler::{DraftLengths, ImageLimits, Scheduler, SchedulerConfig, StateConfig};
 use crate::threads;
+use crate::{internal, invalid};
 
 /// Read config, tokenizer and weights, allocate everything, start the threads: of an engine for
 /// each of these options, all at the same time.
@@ -338,7 +339,29 @@ fn scheduler_config(
         max_loras: args.lora.as_ref().map_or(0, |lora| lora.max_loras),
         depth: info.depth,
         speculation: speculation::config(args, limits, draft),
+        images: spec
+            .vision
+            .as_ref()
+            .map(|vision| image_limits(vision, args, limits))
+            .transpose()?,
     })
+}
+
+/// As many tokens of images as of text in a step, or those of the largest image.
+fn image_limits(
+    vision: &VisionSpec,
+    args: &EngineArgs,
+    limits: &DeviceLimits,
+) -> Result<ImageLimits> {
+    let (most, step_tokens) = (vision.max_tokens, limits.step_tokens);
+    let whole = args.media.whole_images;
+    if whole && most > step_tokens {
+        return Err(invalid!(
+            "Chunked MM input disabled but max_tokens_per_mm_item ({most}) is larger than \
+             max_num_batched_tokens ({step_tokens}). Please increase max_num_batched_tokens."
+        ));
+    }
+    Ok(ImageLimits { tokens: most.max(step_tokens), whole })
 }
 
 fn facts(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::unbounded;
+use ureq::tls::RootCerts;
 
 use super::args::EngineArgs;
 use crate::device::DeviceKind;
@@ -22,6 +23,8 @@ use crate::engine::shared::Shared;
 use crate::engine::step_loop::{Helpers, Runner, StepLoop};
 use crate::engine::watchdog::Watchdog;
 use crate::error::Result;
+use crate::image::Fetcher;
+use crate::model::hub::{Hub, Token};
 use crate::model::{ModelSpec, PooledHead};
 use crate::scheduler::Scheduler;
 use crate::text::{Grammars, Tokenizer};
@@ -79,7 +82,8 @@ pub(super) fn start(parts: Parts, args: &EngineArgs, options: EngineOptions) -> 
 
     // What the callers' threads use.
     let embedder = Embedder::of(&spec, head, &args.model)?;
-    let of_tower = |vision| ImageIntake::new(vision, args.media.images, &tokenizer);
+    let fetcher = fetcher(args)?;
+    let of_tower = |vision| ImageIntake::new(vision, args.media.images, fetcher, &tokenizer);
     let images = spec.vision.as_ref().map(of_tower).transpose()?;
     let mut eos = spec.eos_token_ids;
     eos.extend(tokenizer.eos().filter(|own| !eos.contains(own)));
@@ -114,6 +118,17 @@ pub(super) fn start(parts: Parts, args: &EngineArgs, options: EngineOptions) -> 
         threads,
         watchdog: Some(watchdog),
     })
+}
+
+/// Fetches images, if model.json names hosts.
+fn fetcher(args: &EngineArgs) -> Result<Option<Fetcher>> {
+    let hosts = &args.media.domains;
+    if hosts.is_empty() {
+        return Ok(None);
+    }
+    let hub = Hub::new(None, &Token::None, |name| std::env::var(name).ok());
+    let roots = hub.trusted_roots()?.unwrap_or(RootCerts::WebPki);
+    Ok(Some(Fetcher::new(hosts, roots)))
 }
 
 fn start_outboxes(options: &EngineOptions, shared: &Shared) -> Result<Outboxes> {

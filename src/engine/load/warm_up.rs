@@ -44,6 +44,11 @@ impl Rehearsal<'_> {
         let began = Instant::now();
         let sizes = dev.sizes_to_rehearse(self.limits.step_tokens);
         self.run_sizes(&sizes, dev, decoder)?;
+        if let Some(tower) = decoder.tower() {
+            for patches in dev.sizes_to_rehearse(tower.most_patches()) {
+                tower.rehearse(dev, patches)?;
+            }
+        }
 
         if !sizes.is_empty() {
             self.run_drafts(dev, decoder)?;

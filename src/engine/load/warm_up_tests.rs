@@ -10,8 +10,11 @@ use crate::plan::TokenMasks;
 use crate::scheduler::DraftLengths;
 
 fn fixture() -> (ModelSpec, DeviceLimits) {
-    let folder =
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/gemma2");
+    fixture_of("models/gemma2")
+}
+
+fn fixture_of(name: &str) -> (ModelSpec, DeviceLimits) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
     let supported = &[crate::device::DType::F32];
     let spec = ModelSpec::read(&folder, &SpecOptions { supported, ..Default::default() }).unwrap();
     let limits = DeviceLimits {
@@ -93,5 +96,20 @@ fn limits_of_sequences_are_kept() {
         let rehearsal =
             Rehearsal { limits: &few, vocab: spec.vocab_size, generates: true, drafts: None };
         rehearsal.run_sizes(&[1, 2, 4, 8, 16, 32, 300], &mut dev, &mut decoder).unwrap();
+    }
+}
+
+/// Of whatever size an image is, up to more patches than any has.
+#[test]
+fn towers_are_rehearsed() {
+    for name in ["vision/qwen2_5_vl", "vision/qwen3_vl", "vision/mistral3"] {
+        let (spec, limits) = fixture_of(name);
+        let mut dev = Cpu::new(1).unwrap();
+        let mut decoder = Decoder::load(&spec, &WeightSource::Dummy, &mut dev, &limits).unwrap();
+        let tower = decoder.tower().expect("a tower");
+        let most = tower.most_patches();
+        for patches in [1, 4, 7, 60, most - 1, most, 2 * most] {
+            tower.rehearse(&mut dev, patches).unwrap();
+        }
     }
 }

@@ -1,12 +1,15 @@
 //! Images of a request, from the texts that a client sent to what a plan carries: decoded,
 //! processed, and each in the place of its token in the prompt. Called by `intake`, on a thread
-//! that may take its time.
+//! that may take its time, and before that, where there are URLs, by `prepare_threads`.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use super::client::Client;
+use super::types::ImageSource;
+use crate::error::{Error, Result};
 use crate::ids::TokenId;
-use crate::image::{self, Processor};
+use crate::image::{self, Fetcher, Processor};
 use crate::invalid;
 use crate::model::config::{FrameSpec, VisionSpec};
 use crate::plan::{ImageSpan, PromptImages};
@@ -15,12 +18,18 @@ use crate::text::{check_prompt_tokens, Tokenizer};
 /// Images of a prompt, where nobody says how many.
 pub(crate) const IMAGES_MAX: usize = 999;
 
+/// Bytes of files that are fetched for one request, and how long that may take.
+const FETCHED_BYTES: usize = 64 << 20;
+const FETCH_TIME: Duration = Duration::from_secs(30);
+
 /// What intake knows of a model that takes images.
 pub(crate) struct ImageIntake {
     processor: Processor,
     placeholder: TokenId,
     /// Stands for each vector of an image.
     token: TokenId,
+    /// Behind each row of an image's tokens but the last one, and behind that.
+    row_ends: Option<[TokenId; 2]>,
     /// Tokens of an image at most.
     max_tokens: usize,
     /// Tokens of an image see each other.
@@ -31,16 +40,19 @@ pub(crate) struct ImageIntake {
     line_breaks: Option<[TokenId; 4]>,
     /// Images of a prompt at most; None: nobody said.
     limit: Option<usize>,
+    /// Some hosts' files may be fetched.
+    fetcher: Option<Fetcher>,
 }
 
 impl ImageIntake {
     /// Of a model with a tower.
     ///
     /// # Errors
-    /// Those of the tokenizer.
+    /// InvalidArgument: the tokenizer lacks a token that stands in images. Those of the tokenizer.
     pub fn new(
         vision: &VisionSpec,
         limit: Option<usize>,
+        fetcher: Option<Fetcher>,
         tokenizer: &Tokenizer,
     ) -> Result<ImageIntake> {
         let (mut frame, mut line_breaks) = ([Vec::new(), Vec::new()], None);
@@ -49,16 +61,56 @@ impl ImageIntake {
             frame = [[&text[..], &[open]].concat(), [&[close], &text[..]].concat()];
             line_breaks = breaks(tokenizer)?;
         }
+        let row_ends = vision.tower.row_ends;
+
         Ok(ImageIntake {
             processor: Processor { settings: vision.settings.clone() },
             placeholder: vision.placeholder,
             token: vision.token,
+            row_ends: row_ends.map(|names| row_ends_of(names, tokenizer)).transpose()?,
             max_tokens: vision.max_tokens,
             both_ways: vision.tower.both_ways,
             frame,
             line_breaks,
             limit,
+            fetcher,
         })
+    }
+
+    /// URLs may be fetched.
+    pub fn fetches(&self) -> bool {
+        self.fetcher.is_some()
+    }
+
+    /// The files of URLs in their place, while the client is there.
+    ///
+    /// # Errors
+    /// The fetcher's, of the first image with one; too many images; the client's reason to go.
+    pub fn fetch(&self, images: &mut [ImageSource], client: &dyn Client) -> Result<()> {
+        let Some(fetcher) = &self.fetcher else { return Ok(()) };
+        self.check_count(images.len())?;
+        let count = images.len();
+        let at = |n: usize| {
+            move |error: Error| match count {
+                1 => error,
+                _ => error.context(&format!("image {}: ", n + 1)),
+            }
+        };
+        // All are judged before any is fetched.
+        for (n, image) in images.iter().enumerate() {
+            image.url().map_or(Ok(()), |url| fetcher.check(url)).map_err(at(n))?;
+        }
+
+        let until = Instant::now() + FETCH_TIME;
+        let mut room = FETCHED_BYTES;
+        for (n, image) in images.iter_mut().enumerate() {
+            let Some(url) = image.url() else { continue };
+            client.gone().map_or(Ok(()), Err)?;
+            let file = fetcher.fetch(url, room, until).map_err(at(n))?;
+            room -= file.len();
+            *image = ImageSource::File(file);
+        }
+        Ok(())
     }
 
     /// The prompt with as many placeholders for each image as it has tokens, and the images.
@@ -69,7 +121,7 @@ impl ImageIntake {
     pub fn place(
         &self,
         tokens: &[TokenId],
-        images: &[String],
+        images: &[ImageSource],
         max_model_len: u32,
     ) -> Result<(Vec<TokenId>, PromptImages)> {
         self.check_count(images.len())?;
@@ -89,18 +141,19 @@ impl ImageIntake {
         let mut spans: Vec<ImageSpan> = Vec::new();
         for (at, &token) in tokens.iter().enumerate() {
             let next = if token == self.placeholder { images.next() } else { None };
-            let Some((n, text)) = next else {
+            let Some((n, source)) = next else {
                 prompt.push(token);
                 continue;
             };
 
             prompt.extend(&self.frame[0]);
-            let parts = self.spans(prompt.len(), text).map_err(|error| match count {
+            let parts = self.spans(prompt.len(), source).map_err(|error| match count {
                 1 => error,
                 _ => error.context(&format!("image {}: ", n + 1)),
             })?;
-            prompt.resize(parts.last().map_or(prompt.len(), ImageSpan::end), self.token);
-            spans.extend(parts);
+            for span in parts {
+                self.put(span, &mut prompt, &mut spans);
+            }
             prompt.extend(&self.frame[1]);
             // Before the next one takes memory.
             check_prompt_tokens(prompt.len() + tokens.len() - at - 1, max_model_len)?;
@@ -110,6 +163,21 @@ impl ImageIntake {
             None => (prompt, spans),
         };
         Ok((prompt, PromptImages { spans, both_ways: self.both_ways }))
+    }
+
+    /// The tokens of an image, in a row or row by row.
+    fn put(&self, span: ImageSpan, prompt: &mut Vec<TokenId>, spans: &mut Vec<ImageSpan>) {
+        let Some([next_row, end]) = self.row_ends else {
+            prompt.resize(span.end(), self.token);
+            return spans.push(span);
+        };
+        let ImageSpan { rows, columns, .. } = span;
+        for row in 0..rows {
+            let (start, first) = (prompt.len(), row * columns);
+            prompt.resize(start + columns, self.token);
+            prompt.push(if row + 1 == rows { end } else { next_row });
+            spans.push(ImageSpan { start, first, rows: 1, ..span.clone() });
+        }
     }
 
     fn check_count(&self, images: usize) -> Result<()> {
@@ -124,12 +192,19 @@ impl ImageIntake {
         Err(invalid!("At most {most} image(s) may be provided in one prompt.{remedy}"))
     }
 
-    /// The image of a text, from token `start` on.
-    fn spans(&self, mut start: usize, text: &str) -> Result<Vec<ImageSpan>> {
-        if text.starts_with("http://") || text.starts_with("https://") {
-            return Err(invalid!("images are not fetched: send the file in base64, not its URL."));
-        }
-        let picture = image::decode(&image::decode_text(text)?)?;
+    /// An image, from token `start` on.
+    fn spans(&self, mut start: usize, source: &ImageSource) -> Result<Vec<ImageSpan>> {
+        let picture = match source {
+            ImageSource::File(bytes) => image::decode(bytes)?,
+            ImageSource::Text(text) if image::is_url(text) => {
+                return Err(invalid!(
+                    "images are not fetched: send the file in base64, not its URL, or name its \
+                     host in '{}' of model.json.",
+                    image::DOMAINS
+                ));
+            }
+            ImageSource::Text(text) => image::decode(&image::decode_text(text)?)?,
+        };
         let parts = self.processor.parts(&picture)?;
         drop(picture);
 
@@ -205,6 +280,7 @@ mod tests {
         let patches = Arc::new(PatchRows {
             rows: 1,
             columns: 2,
+            tokens: 2,
             width: 3,
             bytes: vec![0; 6],
             numbers: Arc::new([[0.0; 256]; 3]),
@@ -221,5 +297,27 @@ mod tests {
         let (prompt, spans) = joined_breaks(prompt, vec![span(4), span(10)], breaks);
         assert_eq!(prompt, tokens(&[7, 3, 40, 50, 50, 41, 4, 40, 50, 50, 41, 4, 9]));
         assert_eq!(spans.iter().map(|span| span.start).collect::<Vec<_>>(), [3, 8]);
+    }
+}
+
+fn row_ends_of(names: [&str; 2], tokenizer: &Tokenizer) -> Result<[TokenId; 2]> {
+    let token = |name: &str| {
+        tokenizer.token(name).ok_or_else(|| {
+            invalid!(
+                "The tokenizer has no token '{name}', which ends rows of images: take the \
+                 checkpoint's own tokenizer, or set language_model_only to serve text."
+            )
+        })
+    };
+    Ok([token(names[0])?, token(names[1])?])
+}
+
+impl ImageSource {
+    /// The URL, if it is one.
+    pub(super) fn url(&self) -> Option<&str> {
+        match self {
+            ImageSource::Text(text) if image::is_url(text) => Some(text),
+            _ => None,
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::accepted::{Accepted, NewOutput, SequenceIds, StopRules};
 use super::embedding::Embedder;
 use super::images::ImageIntake;
 use super::queued_prompts::QueuedPrompts;
-use super::types::{EmbedInput, EmbedRequest, GenerateRequest, NewRequest, Returns};
+use super::types::{EmbedInput, EmbedRequest, GenerateRequest, ImageSource, NewRequest, Returns};
 use crate::engine::command::Command;
 use crate::engine::grammar::{DropThread, MatcherState};
 use crate::engine::output::{RepetitionDetector, SequenceLogprobs};
@@ -154,7 +154,7 @@ impl Intake {
     fn place_images(
         &self,
         tokens: Vec<TokenId>,
-        images: &[String],
+        images: &[ImageSource],
     ) -> Result<(Vec<TokenId>, Option<Arc<PromptImages>>)> {
         if images.is_empty() {
             return Ok((tokens, None));

@@ -28,7 +28,7 @@ mod types;
 pub use client::{Answer, Client, FinishReason, LogprobEntry, Output, Position};
 pub use observer::{Observation, Observer, Spent};
 pub use types::{
-    EmbedInput, EmbedRequest, GenerateRequest, PoolingParams, RequestOptions, Returns,
+    EmbedInput, EmbedRequest, GenerateRequest, ImageSource, PoolingParams, RequestOptions, Returns,
 };
 
 pub(crate) use accepted::{Accepted, Finish, NewOutput, SequenceIds, StopRules};

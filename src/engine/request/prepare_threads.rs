@@ -1,16 +1,18 @@
 //! The threads that prepare requests which would hold up the caller: one that tokenises long
-//! prompts and reads images, and several that compile grammars. `handle` asks which request is one
-//! for them; each is passed on to [`Intake`] there, or refused.
+//! prompts and reads images, several that compile grammars, and several that fetch images of URLs.
+//! `handle` asks which request is one for them; each is passed on to [`Intake`] there, or refused.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{unbounded, Receiver, Sender};
+use parking_lot::Mutex;
 
+use super::images::ImageIntake;
 use super::intake::Intake;
 use super::types::NewRequest;
-use crate::engine::workers::{Rules, Task, TaskWatch, Workers};
+use crate::engine::workers::{Rules, Task, TaskSender, TaskWatch, Workers};
 use crate::error::{Error, Result};
 use crate::internal;
 use crate::text::{Interrupt, NeverInterrupted, STACK_BYTES};
@@ -22,6 +24,8 @@ use crate::threads;
 const INLINE_BYTES: usize = 16 * 1024;
 /// Threads that compile grammars, as long as none takes long: half of the cores, between these.
 const COMPILERS: (usize, usize) = (2, 8);
+/// Threads that fetch images, where that is allowed: each waits for a host, up to 30 s a request.
+const FETCHERS: usize = 8;
 
 /// The ways to these threads, which end when this is dropped. What waits for them is limited by the
 /// engine's tickets and by the length of a prompt.
@@ -29,6 +33,8 @@ pub(crate) struct PrepareThreads {
     intake: Arc<Intake>,
     long_prompts: Sender<NewRequest>,
     grammars: Workers,
+    /// None: no image may be fetched.
+    fetches: Option<Sender<NewRequest>>,
 }
 
 impl PrepareThreads {
@@ -51,8 +57,21 @@ impl PrepareThreads {
         let rules = Rules { threads: compilers, limit: grammar_limit, answers: true };
         let (grammars, supervisor) = Workers::start(format!("compile {name}"), rules)?;
 
-        let prepare = PrepareThreads { intake: Arc::clone(intake), long_prompts, grammars };
-        Ok((prepare, vec![tokenizer, supervisor]))
+        let mut all = vec![tokenizer, supervisor];
+        let mut fetches = None;
+        if intake.images.as_ref().is_some_and(ImageIntake::fetches) {
+            let (urls, requests) = unbounded();
+            let turn = Arc::new(Mutex::new(()));
+            for n in 0..FETCHERS {
+                let (intake, requests) = (Arc::clone(intake), requests.clone());
+                let (grammars, turn) = (grammars.sender(), Arc::clone(&turn));
+                let body = move || fetch(&intake, &requests, &grammars, &turn);
+                all.push(threads::spawn_with_stack(format!("fetch{n} {name}"), STACK_BYTES, body)?);
+            }
+            fetches = Some(urls);
+        }
+        let intake = Arc::clone(intake);
+        Ok((PrepareThreads { intake, long_prompts, grammars, fetches }, all))
     }
 
     /// Is this too much for the caller's own thread?
@@ -64,21 +83,35 @@ impl PrepareThreads {
     ///
     /// # Errors
     /// Unavailable: no thread can take it.
-    pub fn send(&self, mut request: NewRequest) -> Result<()> {
-        if !has_grammar(&request) {
-            let sent = self.long_prompts.send(request);
-            return sent.map_err(|_| Error::Unavailable("the model is being unloaded".into()));
+    pub fn send(&self, request: NewRequest) -> Result<()> {
+        let lost = |_| Error::Unavailable("the model is being unloaded".into());
+        if let Some(fetches) = self.fetches.as_ref().filter(|_| has_urls(&request)) {
+            return fetches.send(request).map_err(lost);
         }
-        let intake = Arc::clone(&self.intake);
+        if !has_grammar(&request) {
+            return self.long_prompts.send(request).map_err(lost);
+        }
+        self.grammars.send(grammar_task(&self.intake, request))
+    }
+}
+
+fn grammar_task(intake: &Arc<Intake>, mut request: NewRequest) -> Task {
+    let intake = Arc::clone(intake);
+    let client = Arc::clone(request.client_and_options().0);
+    let run = move |watch: &Arc<TaskWatch>| {
         let client = Arc::clone(request.client_and_options().0);
-        let run = move |watch: &Arc<TaskWatch>| {
-            let client = Arc::clone(request.client_and_options().0);
-            let taken = watch.check().and_then(|()| intake.accept(request, &**watch));
-            if let Err(error) = taken {
-                watch.refuse(&*client, error);
-            }
-        };
-        self.grammars.send(Task { client, run: Box::new(run) })
+        let taken = watch.check().and_then(|()| intake.accept(request, &**watch));
+        if let Err(error) = taken {
+            watch.refuse(&*client, error);
+        }
+    };
+    Task { client, run: Box::new(run) }
+}
+
+fn has_urls(request: &NewRequest) -> bool {
+    match request {
+        NewRequest::Generate(request) => request.images.iter().any(|image| image.url().is_some()),
+        NewRequest::Embed(_) => false,
     }
 }
 
@@ -93,21 +126,48 @@ fn has_images(request: &NewRequest) -> bool {
 
 /// The body of the thread that tokenises long prompts.
 fn tokenize(intake: &Intake, requests: &Receiver<NewRequest>) {
-    for mut request in requests {
-        let client = request.client_and_options().0.clone();
-        let refused = match client.gone() {
-            // A parser that panics costs its own request only.
-            None => threads::catch(|| intake.accept(request, &NeverInterrupted))
-                .unwrap_or_else(|_| Err(internal!("a fault in reading the request")))
-                .err(),
-            Some(gone) => {
-                tracing::info!("Cancelling the request");
-                tracing::info!("Successfully cancelled the request");
-                Some(gone)
-            }
-        };
-        if let Some(error) = refused {
-            client.finish(Err(error));
-        }
+    for request in requests {
+        prepare(request, |request| intake.accept(request, &NeverInterrupted));
     }
+}
+
+/// The body of a thread that fetches images. What they are is found out one request after the
+/// other, whose `turn` it is: a small file may be a large picture.
+fn fetch(
+    intake: &Arc<Intake>,
+    requests: &Receiver<NewRequest>,
+    grammars: &TaskSender,
+    turn: &Mutex<()>,
+) {
+    for request in requests {
+        prepare(request, |mut request| {
+            if let (NewRequest::Generate(request), Some(images)) = (&mut request, &intake.images) {
+                images.fetch(&mut request.images, &*request.client)?;
+            }
+            if has_grammar(&request) {
+                grammars.send(grammar_task(intake, request));
+                return Ok(());
+            }
+            let _turn = turn.lock();
+            intake.accept(request, &NeverInterrupted)
+        });
+    }
+}
+
+/// Do that with a request, unless its client has left; tell the client if it cannot be done.
+fn prepare(mut request: NewRequest, work: impl FnOnce(NewRequest) -> Result<()>) {
+    let client = request.client_and_options().0.clone();
+    let refused = match client.gone() {
+        // A parser that panics costs its own request only.
+        None => threads::catch(|| work(request))
+            .unwrap_or_else(|_| Err(internal!("a fault in reading the request")))
+            .err(),
+        gone => gone,
+    };
+    let Some(error) = refused else { return };
+    if matches!(error, Error::Cancelled(_)) {
+        tracing::info!("Cancelling the request");
+        tracing::info!("Successfully cancelled the request");
+    }
+    client.finish(Err(error));
 }

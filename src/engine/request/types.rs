@@ -12,8 +12,8 @@ use crate::sampling::SamplingParams;
 pub struct GenerateRequest {
     /// The prompt as sent. Tokenised with the tokenizer's own special tokens (BOS).
     pub prompt: String,
-    /// Image files in base64 or as `data:` URIs, in the order of their placeholders in the prompt.
-    pub images: Vec<String>,
+    /// In the order of their placeholders in the prompt.
+    pub images: Vec<ImageSource>,
     /// How to sample, and when to stop.
     pub params: SamplingParams,
     /// Deltas as they come, or one answer at the end.
@@ -26,6 +26,25 @@ pub struct GenerateRequest {
     pub arrival: Instant,
     /// Timeout and priority.
     pub options: RequestOptions,
+}
+
+/// What a client sent for an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageSource {
+    /// The file in base64 or as a `data:` URI, or a URL that leads to it.
+    Text(String),
+    /// The file.
+    File(Vec<u8>),
+}
+
+impl ImageSource {
+    /// Bytes of it.
+    pub fn bytes(&self) -> usize {
+        match self {
+            ImageSource::Text(text) => text.len(),
+            ImageSource::File(bytes) => bytes.len(),
+        }
+    }
 }
 
 /// What a request asks of the engine beside its answer.
@@ -118,7 +137,7 @@ impl NewRequest {
         const SEQUENCE_BYTES: usize = 256;
         let lists = match self {
             NewRequest::Generate(request) => {
-                let images: usize = request.images.iter().map(String::len).sum();
+                let images: usize = request.images.iter().map(ImageSource::bytes).sum();
                 let SamplingParams { stop, bad_words, n, .. } = &request.params;
                 let stop: usize = stop.iter().map(String::len).sum();
                 // Each with and without a blank in front, and never alone in a call.

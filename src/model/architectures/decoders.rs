@@ -161,11 +161,14 @@ pub(super) const MISTRAL: Family = Family {
 pub(super) const MINISTRAL3: Family =
     Family { architecture: "Ministral3ForCausalLM", defaults: defaults::MINISTRAL3, ..MISTRAL };
 
-/// The text model of Mistral Small 3.1 and later, Devstral, Ministral 3.
-pub(super) const MISTRAL3: Family =
-    Family { architecture: "Mistral3ForConditionalGeneration", ..MISTRAL };
+/// Text and images: Mistral Small 3.1 and later, Devstral, Ministral 3.
+pub(super) const MISTRAL3: Family = Family {
+    architecture: "Mistral3ForConditionalGeneration",
+    towers: &[&towers::MISTRAL3],
+    ..MISTRAL
+};
 
-const LLAVA_TOWERS: &[&Tower] = &[&towers::LLAVA_CLIP];
+const LLAVA_TOWERS: &[&Tower] = &[&towers::LLAVA_CLIP, &towers::LLAVA_PIXTRAL];
 
 /// Text and images: Llama, or the text model that its config names.
 pub(super) const LLAVA: Family = Family {

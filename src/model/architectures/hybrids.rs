@@ -2,11 +2,11 @@
 //! Part of the list in [`super`], which looks them up.
 
 use super::decoders::{LLAMA, LLAMA_KEYS, LLAMA_NAMES, QWEN3};
-use super::defaults;
 use super::family::{Choice, Eps, Family, Keys, Mixture, MixtureLayers, Names, QkNorm, Windows};
 use super::flag::Flag;
 use super::mixtures::{QWEN_MIXTURE, QWEN_SHARED};
 use super::recurrent_rows::{DeltaProjections, GatedDelta, Recurrent, ShortConv};
+use super::{defaults, towers};
 use crate::device::{NormKind, RouteScore};
 
 const GATED_DELTA: GatedDelta = GatedDelta {
@@ -32,6 +32,7 @@ pub(super) const QWEN3_5: Family = Family {
     recurrent: Some(Recurrent::GatedDelta(GATED_DELTA)),
     windows: Windows::Never,
     must_be: &[("attn_output_gate", "true"), ("mamba_ssm_dtype", "\"float32\"")],
+    towers: &[&towers::QWEN3_5],
     ..QWEN3
 };
 
@@ -53,6 +54,7 @@ pub(super) const QWEN3_NEXT: Family = Family {
     architecture: "Qwen3NextForCausalLM",
     aliases: &[],
     defaults: defaults::QWEN3_NEXT,
+    towers: &[],
     mixture: Some(Mixture { shared: Some(QWEN_SHARED), ..QWEN_MIXTURE }),
     recurrent: Some(Recurrent::GatedDelta(GatedDelta {
         projections: DeltaProjections::ByKeyHead {

@@ -2,15 +2,14 @@
 //! looks them up.
 
 use super::decoders::{GRANITE, LLAMA, LLAMA_KEYS, LLAMA_NAMES, MISTRAL, QWEN2, QWEN3};
-use super::defaults;
 use super::family::{
     Choice, Eps, Family, Keys, Mixture, MixtureLayers, Names, QkNorm, RopeLayers, SharedExpert,
     Windows,
 };
 use super::flag::Flag;
-use super::further_defaults;
 use super::next_tokens::DEEPSEEK_NEXT;
 use super::variants::{ERNIE4_5, HUNYUAN_DENSE};
+use super::{defaults, further_defaults, towers};
 use crate::device::{Activation, NormKind, RouteScore};
 
 /// As transformers 5 holds all experts.
@@ -110,6 +109,15 @@ pub(super) const QWEN3_MOE: Family = Family {
     windows: Windows::Never,
     must_be_off: &["use_sliding_window"],
     ..QWEN3
+};
+
+/// Text and images. Its experts lie in stacks, the other way than those of others.
+pub(super) const QWEN3_VL_MOE: Family = Family {
+    architecture: "Qwen3VLMoeForConditionalGeneration",
+    defaults: defaults::QWEN3_VL_MOE,
+    mixture: Some(Mixture { stacks_turned: true, ..QWEN_MIXTURE }),
+    towers: &[&towers::QWEN3_VL],
+    ..QWEN3_MOE
 };
 
 /// Windows, epsilon and the experts' activation are what vLLM computes, whatever config.json says

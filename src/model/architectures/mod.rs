@@ -76,6 +76,7 @@ pub const FAMILIES: &[Family] = &[
     mixtures::MIXTRAL,
     mixtures::QWEN2_MOE,
     mixtures::QWEN3_MOE,
+    mixtures::QWEN3_VL_MOE,
     mixtures::GPT_OSS,
     hybrids::QWEN3_5,
     hybrids::QWEN3_5_MOE,

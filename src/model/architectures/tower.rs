@@ -17,6 +17,8 @@ pub struct Tower {
     /// Keys of the token that a prompt has for an image, and of the one that stands for a part of
     /// it; the first that is given counts.
     pub placeholders: [&'static [&'static str]; 2],
+    /// Tokens of the tokenizer behind each row of an image's but the last one, and behind that.
+    pub row_ends: Option<[&'static str; 2]>,
     /// Defaults of `vision_config`, as `Family::defaults`.
     pub defaults: &'static str,
     /// Keys of the checkpoint as a whole that may have one value, in JSON, if they are given.
@@ -206,10 +208,21 @@ pub struct MergerNorm {
     pub name: &'static str,
     /// The tower's, if None.
     pub kind: Option<NormKind>,
-    /// What it adds to a variance; the tower's, if None.
-    pub eps: Option<f32>,
+    /// What it adds to a variance.
+    pub eps: MergerEps,
     /// It is over rows of squares.
     pub joined: bool,
+}
+
+/// What a merger's norm adds to a variance.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MergerEps {
+    /// What the tower's norms do.
+    Tower,
+    /// A number.
+    Fixed(f32),
+    /// What the decoder's do.
+    Decoder,
 }
 
 /// A product of a merger.

@@ -1,8 +1,8 @@
 //! Rows of vision towers.
 
 use super::tower::{
-    DeepNames, Frame, Joined, MergerNames, MergerNorm, MergerProduct, MergerWidth, Places, Squares,
-    Tower, TowerEps, TowerFfn, TowerKeys, Turns,
+    DeepNames, Frame, Joined, MergerEps, MergerNames, MergerNorm, MergerProduct, MergerWidth,
+    Places, Squares, Tower, TowerEps, TowerFfn, TowerKeys, Turns,
 };
 use crate::device::{Activation, NormKind};
 use crate::image::Kind;
@@ -16,9 +16,18 @@ const fn biased(
     MergerProduct { name, outputs, bias: true, transposed: false, activation }
 }
 
+/// A product without one.
+const fn plain(
+    name: &'static str,
+    outputs: MergerWidth,
+    activation: Option<Activation>,
+) -> MergerProduct {
+    MergerProduct { bias: false, ..biased(name, outputs, activation) }
+}
+
 /// The tower's own norm.
 const fn norm(name: &'static str, joined: bool) -> Option<MergerNorm> {
-    Some(MergerNorm { name, kind: None, eps: None, joined })
+    Some(MergerNorm { name, kind: None, eps: MergerEps::Tower, joined })
 }
 
 const QWEN2_VL_KEYS: TowerKeys = TowerKeys {
@@ -46,6 +55,7 @@ pub(super) const QWEN2_VL: Tower = Tower {
     prefixes: &[["visual.", "visual."], ["model.visual.", "model.visual."]],
     images: Kind::Qwen,
     placeholders: IMAGE_TOKEN,
+    row_ends: None,
     defaults: r#"{"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "hidden_act": "quick_gelu",
         "mlp_ratio": 4, "num_heads": 16, "in_channels": 3, "patch_size": 14,
         "spatial_merge_size": 2, "temporal_patch_size": 2}"#,
@@ -132,6 +142,16 @@ pub(super) const QWEN3_VL: Tower = Tower {
     ..QWEN2_VL
 };
 
+/// The same with vectors of its last layer alone.
+pub(super) const QWEN3_5: Tower = Tower {
+    defaults: r#"{"depth": 27, "hidden_size": 1152, "hidden_act": "gelu_pytorch_tanh",
+        "intermediate_size": 4304, "num_heads": 16, "in_channels": 3, "patch_size": 16,
+        "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 3584,
+        "num_position_embeddings": 2304}"#,
+    deep: None,
+    ..QWEN3_VL
+};
+
 const SIGLIP_KEYS: TowerKeys = TowerKeys {
     depth: "num_hidden_layers",
     picked: None,
@@ -210,7 +230,7 @@ pub(super) const GEMMA3_SIGLIP: Tower = Tower {
         norm: Some(MergerNorm {
             name: "mm_soft_emb_norm",
             kind: Some(NormKind::RmsPlusOne),
-            eps: None,
+            eps: MergerEps::Tower,
             joined: true,
         }),
         joined: Joined::Mean,
@@ -272,7 +292,12 @@ pub(super) const INTERN_VIT: Tower = Tower {
     out: "attention.projection_layer",
     layer_scales: Some(["lambda_1", "lambda_2"]),
     merger: MergerNames {
-        norm: Some(MergerNorm { name: "layer_norm", kind: None, eps: Some(1e-5), joined: true }),
+        norm: Some(MergerNorm {
+            name: "layer_norm",
+            kind: None,
+            eps: MergerEps::Fixed(1e-5),
+            joined: true,
+        }),
         joined: Joined::SideBySide,
         products: &[
             biased("linear_1", MergerWidth::Decoder, Some(Activation::Gelu)),
@@ -280,4 +305,65 @@ pub(super) const INTERN_VIT: Tower = Tower {
         ],
     },
     ..LLAVA_CLIP
+};
+
+/// Pixtral: images of any shape, a norm in front, and no biases.
+const PIXTRAL: Tower = Tower {
+    model_types: &["pixtral"],
+    prefixes: &[
+        ["vision_tower.", "multi_modal_projector."],
+        ["model.vision_tower.", "model.multi_modal_projector."],
+    ],
+    images: Kind::Pixtral,
+    row_ends: Some(["[IMG_BREAK]", "[IMG_END]"]),
+    defaults: r#"{"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+        "num_attention_heads": 16, "image_size": 1024, "patch_size": 16, "num_channels": 3,
+        "hidden_act": "gelu", "rope_theta": 10000.0}"#,
+    norm: NormKind::Rms,
+    eps: TowerEps::Fixed(1e-5),
+    patches: "patch_conv",
+    places: Places::None,
+    turns: Turns::EvenAndOdd("rope_theta"),
+    first: Some("ln_pre"),
+    layers: "transformer.layers",
+    norms: ["attention_norm", "ffn_norm"],
+    qkv: &["attention.q_proj", "attention.k_proj", "attention.v_proj"],
+    qkv_bias: false,
+    out_bias: false,
+    out: "attention.o_proj",
+    up: &["feed_forward.gate_proj", "feed_forward.up_proj"],
+    down: "feed_forward.down_proj",
+    mlp_bias: false,
+    ..LLAVA_CLIP
+};
+
+/// Pixtral 12B: a token for each patch.
+pub(super) const LLAVA_PIXTRAL: Tower = Tower {
+    must_be: &[
+        ("projector_hidden_act", "\"gelu\""),
+        ("multimodal_projector_bias", "true"),
+        ("vision_feature_select_strategy", "\"full\""),
+    ],
+    keys: TowerKeys { picked: Some(("vision_feature_layer", -1)), ..SIGLIP_KEYS },
+    ..PIXTRAL
+};
+
+/// Mistral 3: squares of patches become one by a norm and a product without bias.
+pub(super) const MISTRAL3: Tower = Tower {
+    must_be: &[("projector_hidden_act", "\"gelu\""), ("multimodal_projector_bias", "false")],
+    keys: TowerKeys {
+        picked: Some(("vision_feature_layer", -1)),
+        squares: Squares::Factor("spatial_merge_size"),
+        ..SIGLIP_KEYS
+    },
+    merger: MergerNames {
+        norm: Some(MergerNorm { name: "norm", kind: None, eps: MergerEps::Decoder, joined: false }),
+        joined: Joined::ChannelsFirst,
+        products: &[
+            plain("patch_merger.merging_layer", MergerWidth::Patch, None),
+            plain("linear_1", MergerWidth::Decoder, Some(Activation::Gelu)),
+            plain("linear_2", MergerWidth::Decoder, None),
+        ],
+    },
+    ..PIXTRAL
 };

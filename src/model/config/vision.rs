@@ -399,13 +399,14 @@ fn settings(config: &Object, own: &Object, tower: &Tower, fit: &Fit) -> Result<S
 fn activation(own: &Object, tower: &Tower) -> Result<Activation> {
     let act = match (own.text("hidden_act")?, tower.up.len()) {
         (Some("silu"), 2) => Activation::SiluGated,
+        (Some("gelu"), 2) => Activation::GeluGated,
         (Some("silu"), 1) => Activation::Silu,
         (Some("quick_gelu"), 1) => Activation::QuickGelu,
         (Some("gelu"), 1) => Activation::Gelu,
         (Some("gelu_pytorch_tanh"), 1) => Activation::GeluTanh,
         _ => {
             let expected = match tower.up.len() {
-                2 => "\"silu\"",
+                2 => "\"silu\" or \"gelu\"",
                 _ => "\"silu\", \"quick_gelu\", \"gelu\" or \"gelu_pytorch_tanh\"",
             };
             return Err(Error::Unsupported(own.wrong("hidden_act", expected).message().into()));

@@ -6,7 +6,9 @@ use crate::device::{Bytes, DType, Device, HostTensor, Join, Norm, NormKind, Sour
 use crate::error::Result;
 use crate::image::Kind;
 use crate::internal;
-use crate::model::architectures::{Joined, MergerNames, MergerProduct, MergerWidth, Places};
+use crate::model::architectures::{
+    Joined, MergerEps, MergerNames, MergerProduct, MergerWidth, Places,
+};
 use crate::model::checkpoint::WeightSource;
 use crate::model::config::{PlacesSpec, VisionSpec};
 use crate::model::quant::unpack::Values;
@@ -96,7 +98,11 @@ impl<'a, D: Device> Loader<'a, D> {
             Some(norm) => {
                 let kind = norm.kind.unwrap_or(vision.tower.norm);
                 let width = if norm.joined { row } else { vision.width };
-                let eps = norm.eps.unwrap_or(vision.eps);
+                let eps = match norm.eps {
+                    MergerEps::Tower => vision.eps,
+                    MergerEps::Fixed(eps) => eps,
+                    MergerEps::Decoder => self.spec.norm_eps,
+                };
                 let name = format!("{prefix}{}", norm.name);
                 let own = self.tower_norm(vision, kind, &name, width)?;
                 Some(MergeNorm { norm: Norm { eps, ..own }, joined: norm.joined })

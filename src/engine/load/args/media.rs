@@ -2,12 +2,14 @@
 
 use serde_json::{Map, Value};
 
-use super::values::Reader;
+use super::values::{self, Reader};
 use crate::error::{Error, Result};
+use crate::image::DOMAINS;
 use crate::invalid;
 use crate::json;
 
 const LIMITS: &str = "limit_mm_per_prompt";
+const WHOLE: &str = "disable_chunked_mm_input";
 const PROCESSOR: &str = "mm_processor_kwargs";
 const SIZES: [&str; 3] = ["min_pixels", "max_pixels", "size"];
 
@@ -18,6 +20,10 @@ pub struct MediaArgs {
     pub images: Option<usize>,
     /// The vision tower is not loaded.
     pub text_only: bool,
+    /// No step ends inside an image.
+    pub whole_images: bool,
+    /// Hosts that images may be fetched from.
+    pub domains: Vec<String>,
     /// Over the keys of preprocessor_config.json: those of sizes.
     pub processor: Map<String, Value>,
 }
@@ -38,7 +44,35 @@ pub(super) fn read(read: &mut Reader) -> Result<MediaArgs> {
         })?),
     };
     let text_only = read.boolean("language_model_only")?.unwrap_or(false) || images == Some(0);
-    Ok(MediaArgs { images, text_only, processor: processor(read)? })
+    let whole_images = read.boolean(WHOLE)?.unwrap_or(false);
+    let domains = domains(read)?;
+    Ok(MediaArgs { images, text_only, whole_images, domains, processor: processor(read)? })
+}
+
+/// Names or addresses of hosts, as they stand in a URL: nothing else would ever be one's host.
+fn domains(read: &Reader) -> Result<Vec<String>> {
+    let wrong = |value: &Value| {
+        values::wrong(DOMAINS, "a list of hosts, without scheme, port and path", value)
+    };
+    let host = |value: &Value| -> Result<String> {
+        let host = value.as_str().ok_or_else(|| wrong(value))?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let whole = match address {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.chars().all(plain),
+        };
+        if whole {
+            Ok(host.to_ascii_lowercase())
+        } else {
+            Err(wrong(value))
+        }
+    };
+    match read.get(DOMAINS) {
+        None => Ok(Vec::new()),
+        Some(Value::Array(list)) => list.iter().map(host).collect(),
+        Some(other) => Err(wrong(other)),
+    }
 }
 
 /// Flat, or under `images_kwargs`.

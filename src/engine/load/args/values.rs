@@ -20,7 +20,7 @@ impl<'a> Reader<'a> {
         Reader { map, warnings }
     }
 
-    fn get(&self, key: &str) -> Option<&'a Value> {
+    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|v| !v.is_null())
     }
 
