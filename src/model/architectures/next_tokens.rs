@@ -1,5 +1,5 @@
-//! What checkpoints call the layers behind a model's own that predict further tokens. Rows of models
-//! name one.
+//! What checkpoints call the layers behind a model's own that predict further tokens. Rows of
+//! models name one.
 
 use super::family::NextToken;
 
