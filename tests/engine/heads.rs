@@ -16,13 +16,9 @@ use crate::requests::{requests, Request, Rng, MODEL};
 use crate::served::{device, goldens, options, refusal, serve, serve_with, Served, Told};
 use crate::speculation::{ask, check, stats, with};
 
-/// Of each way to draft; a thousand of all together. `HEADS_REQUESTS=n` asks others.
-fn count() -> usize {
-    std::env::var("HEADS_REQUESTS").map_or(150, |count| count.parse().expect("a number"))
-}
-
-/// At once.
-const CROWD: usize = 50;
+/// At once; of each way to draft some crowds, a thousand requests of all together.
+const CROWD: usize = 42;
+const CROWDS: u64 = 3;
 const HIDDEN: usize = 64;
 const VOCAB: usize = 4096;
 /// Tokens that an EAGLE-3 head can say here.
@@ -213,6 +209,12 @@ fn served(model: &str, mut speculation: Value, more: &Value) -> Served {
     serve_with(model, &args, options(model))
 }
 
+/// The crowds of `speculation` from this one on. `HEADS_CROWDS=n` asks others than usual.
+fn asked(first: u64) -> Vec<Request> {
+    let crowds = std::env::var("HEADS_CROWDS").map_or(CROWDS, |n| n.parse().expect("a number"));
+    (first..first + crowds).flat_map(|crowd| requests(1000 + crowd, CROWD).1).collect()
+}
+
 fn tight() -> Value {
     json!({"max_num_seqs": 16, "max_num_batched_tokens": 24, "num_gpu_blocks_override": 22})
 }
@@ -238,7 +240,7 @@ fn plain(requests: &[Request], more: Value) -> Vec<Answer> {
 
 #[test]
 fn answers_are_those_without_a_head() {
-    let (_, requests) = requests(78, count());
+    let requests = asked(0);
     let right = plain(&requests, json!({"enable_prefix_caching": false}));
     // Sums over ranks have an order of their own.
     let ranks = json!({"tensor_parallel_size": 2, "device": "cpu"});
@@ -260,7 +262,7 @@ fn answers_are_those_without_a_head() {
 
 #[test]
 fn answers_are_those_without_a_layer_for_further_tokens() {
-    let (_, requests) = requests(79, count());
+    let requests = asked(3);
     let folder = with_next_token();
     let model = json!({"model": folder.0});
     let right = plain(&requests, with(&model, json!({"enable_prefix_caching": false})));
