@@ -118,6 +118,7 @@ fn other_families_are_answered_as_by_transformers() {
                     (prompt, served.ask_with(text, &images(prompt), params).expect("room"))
                 })
                 .collect();
+
             for (prompt, told) in asked {
                 let answer = told.answer();
                 assert_eq!(
