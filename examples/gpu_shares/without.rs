@@ -242,8 +242,20 @@ impl<D: Device> VisionOps for Without<D> {
         fn turn_rows(spec: &AttnSpec, qkv: &mut D::Tensor);
         fn attend_spans(spec: &AttnSpec, span: Span, qkv: &D::Tensor, out: &mut D::Tensor);
         fn join_rows(count: usize, x: &D::Tensor, out: &mut D::Tensor);
+        fn mean_rows(count: usize, x: &D::Tensor, out: &mut D::Tensor);
         fn copy_rows(x: &D::Tensor, copies: &[RowCopy], out: &mut D::Tensor);
         fn add_rows(x: &D::Tensor, copies: &[RowCopy], out: &mut D::Tensor);
+    }
+}
+
+#[rustfmt::skip]
+impl<D: Device> DraftOps for Without<D> {
+    pass_on_or_omit! {
+        fn put_columns(x: &D::Tensor, first: usize, blank_start: bool, out: &mut D::Tensor);
+        fn keep_hidden(x: &D::Tensor, kept: &mut D::Tensor);
+        fn keep_next_hidden(x: &D::Tensor, kept: &mut D::Tensor);
+        fn kept_hidden(kept: &D::Tensor, out: &mut D::Tensor);
+        fn spread_logits(places: &D::Weight, x: &D::Tensor, logits: &mut D::Tensor);
     }
 }
 
