@@ -157,7 +157,7 @@ fn a_head_has_a_page_again_as_far_as_the_same_token_follows() {
                     SlotChange::Open(open) => Some(open.cached_tokens),
                     _ => None,
                 })
-                .last());
+                .next_back());
             say(&mut s, &plans, &vec![1; plans.len()]);
         }
         assert_eq!(opened, Some(cached), "behind {token}");

@@ -54,7 +54,7 @@ fn step(s: &mut Scheduler) -> Vec<(u32, usize)> {
 #[test]
 fn a_chunk_ends_in_front_of_an_image_that_the_step_has_no_room_for() {
     let two = with_images(1, 14, &[(1, 6, 1), (8, 5, 2)]);
-    assert_eq!(step(&mut scheduler(limits(11, false), &[two.clone()])), [(0, 14)]);
+    assert_eq!(step(&mut scheduler(limits(11, false), std::slice::from_ref(&two))), [(0, 14)]);
 
     let mut s = scheduler(limits(10, false), &[two]);
     assert_eq!(step(&mut s), [(0, 8)], "up to the second one");

@@ -270,6 +270,29 @@ fn joined_breaks(
     (prompt, spans)
 }
 
+/// The tokens that end rows of images, and images.
+fn row_ends_of(names: [&str; 2], tokenizer: &Tokenizer) -> Result<[TokenId; 2]> {
+    let token = |name: &str| {
+        tokenizer.token(name).ok_or_else(|| {
+            invalid!(
+                "The tokenizer has no token '{name}', which ends rows of images: take the \
+                 checkpoint's own tokenizer, or set language_model_only to serve text."
+            )
+        })
+    };
+    Ok([token(names[0])?, token(names[1])?])
+}
+
+impl ImageSource {
+    /// The URL, if it is one.
+    pub(super) fn url(&self) -> Option<&str> {
+        match self {
+            ImageSource::Text(text) if image::is_url(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,27 +320,5 @@ mod tests {
         let (prompt, spans) = joined_breaks(prompt, vec![span(4), span(10)], breaks);
         assert_eq!(prompt, tokens(&[7, 3, 40, 50, 50, 41, 4, 40, 50, 50, 41, 4, 9]));
         assert_eq!(spans.iter().map(|span| span.start).collect::<Vec<_>>(), [3, 8]);
-    }
-}
-
-fn row_ends_of(names: [&str; 2], tokenizer: &Tokenizer) -> Result<[TokenId; 2]> {
-    let token = |name: &str| {
-        tokenizer.token(name).ok_or_else(|| {
-            invalid!(
-                "The tokenizer has no token '{name}', which ends rows of images: take the \
-                 checkpoint's own tokenizer, or set language_model_only to serve text."
-            )
-        })
-    };
-    Ok([token(names[0])?, token(names[1])?])
-}
-
-impl ImageSource {
-    /// The URL, if it is one.
-    pub(super) fn url(&self) -> Option<&str> {
-        match self {
-            ImageSource::Text(text) if image::is_url(text) => Some(text),
-            _ => None,
-        }
     }
 }
