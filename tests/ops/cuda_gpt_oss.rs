@@ -156,11 +156,10 @@ fn experts_with_biases() {
 }
 
 /// Rows alone, and with others that meet the same experts: as many as go the way of one or two, and
-/// as fill a tile.
+/// as fill a tile, where one kernel makes the router's product.
 #[test]
 fn company_changes_no_bit_of_a_mixture() {
-    const FEW: [usize; 2] = [2, 1];
-    const TILE: [usize; 5] = [16, 3, 5, 8, 9];
+    const SIZES: [&[usize]; 3] = [&[2, 1], &[8, 3, 5], &[16, 9]];
     each_type(|dtype| {
         let run = |rows: usize| {
             let shape = (rows, 136, 72, 6, 3);
@@ -170,7 +169,7 @@ fn company_changes_no_bit_of_a_mixture() {
             let down = b.experts(52, experts, hidden, ffn, false);
             mixture(&mut b, shape, [up, down]).unwrap()
         };
-        for sizes in [&FEW[..], &TILE] {
+        for sizes in SIZES {
             let whole = run(sizes[0]);
             for &rows in &sizes[1..] {
                 for ((name, whole), (_, part)) in whole.iter().zip(run(rows)) {

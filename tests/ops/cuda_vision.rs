@@ -205,6 +205,7 @@ fn copies_and_joins() {
             let case = format!("copy_rows and join_rows of {width}");
             compare!(dtype, &Setup::default(), &case, 1.0, |b| {
                 b.dev.reserve_tower(&LIMITS)?;
+                let mut means = b.input(13, width, 76);
                 let x = b.input(36, width, 74);
                 let mut out = b.input(40, width, 75);
                 let copies: Vec<RowCopy> =
@@ -220,7 +221,6 @@ fn copies_and_joins() {
                 b.dev.begin_rows(36)?;
                 b.dev.join_rows(4, &x, &mut joined)?;
                 let joined = b.dev.read(&joined, 9)?;
-                let mut means = b.input(13, width, 76);
                 b.dev.mean_rows(3, &x, &mut means)?;
                 // The last one is none.
                 let means = b.dev.read(&means, 13)?;

@@ -122,10 +122,10 @@ pub const QWEN3_MOE: &str = r#"{"vocab_size": 151936, "hidden_size": 2048,
 
 pub const QWEN3_VL_MOE: &str = r#"{"vocab_size": 151936, "hidden_size": 2048,
     "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 16,
-    "num_key_value_heads": 16, "head_dim": 128, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+    "num_key_value_heads": 16, "hidden_act": "silu", "rms_norm_eps": 1e-6,
     "max_position_embeddings": 128000, "rope_theta": 500000.0, "attention_bias": false,
     "decoder_sparse_step": 1, "moe_intermediate_size": 1408, "num_experts_per_tok": 4,
-    "num_experts": 60, "norm_topk_prob": true, "tie_word_embeddings": true}"#;
+    "num_experts": 60, "tie_word_embeddings": true}"#;
 
 pub const QWEN3_5: &str = r#"{"vocab_size": 248320, "hidden_size": 4096,
     "intermediate_size": 12288, "num_hidden_layers": 32, "num_attention_heads": 16,

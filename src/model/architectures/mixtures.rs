@@ -115,7 +115,7 @@ pub(super) const QWEN3_MOE: Family = Family {
 pub(super) const QWEN3_VL_MOE: Family = Family {
     architecture: "Qwen3VLMoeForConditionalGeneration",
     defaults: defaults::QWEN3_VL_MOE,
-    mixture: Some(Mixture { stacks_turned: true, ..QWEN_MIXTURE }),
+    mixture: Some(Mixture { renormalise: Flag::Always, stacks_turned: true, ..QWEN_MIXTURE }),
     towers: &[&towers::QWEN3_VL],
     ..QWEN3_MOE
 };
