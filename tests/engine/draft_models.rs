@@ -124,7 +124,8 @@ fn the_sample_model_has_a_draft_model() {
     let told = stats(&drafting);
     let mean = 1.0 + told.accepted_tokens as f64 / told.drafts as f64;
     println!("{mean:.2} tokens a step with drafts, {told:?}");
-    assert!(told.drafts > 50 && mean > 1.5, "{mean:.2}: {told:?}");
+    // A GPU goes without drafts for some steps, to compare.
+    assert!(told.drafts > 20 && mean > 1.5, "{mean:.2}: {told:?}");
 }
 
 #[test]
