@@ -88,22 +88,17 @@ fn the_model_itself_drafts_what_comes() {
     }
 }
 
-/// The small model that was trained beside the sample model (training/train_drafts.py): real
-/// guesses, of which some are right. Named as in model.json, by a folder beside it.
+/// What was trained beside the sample model (training/train_drafts.py), a small model and an EAGLE-3
+/// head: real guesses, of which some are right. Named as in model.json, by a folder beside it.
 #[test]
-fn the_sample_model_has_a_draft_model() {
+fn the_sample_model_has_drafts_of_its_own() {
     let folder = format!("{}/../../model_repository/vllm_model/1", goldens());
     let serve = |more: &Value| {
         let args = with(&json!({"model": "abacus"}), more.clone());
-        serve_with(
-            "abacus",
-            &args,
-            EngineOptions { version_dir: folder.clone().into(), ..options("abacus") },
-        )
+        let version_dir = folder.clone().into();
+        serve_with("abacus", &args, EngineOptions { version_dir, ..options("abacus") })
     };
     let plain = serve(&json!({}));
-    let drafting = serve(&json!({"speculative_config":
-        {"method": "draft_model", "model": "abacus_draft", "num_speculative_tokens": 3}}));
     let asked = [
         ("Once upon a time", 0.0),
         ("Tell me a story about a fox.", 0.0),
@@ -114,18 +109,23 @@ fn the_sample_model_has_a_draft_model() {
         ("What month is two months before March?", 0.0),
         ("Count from 85 to 99:", 0.0),
     ];
-    for (prompt, temperature) in asked {
-        let sampling = json!({"temperature": temperature, "seed": 11, "max_tokens": 150});
-        let text = plain.text(prompt, sampling.clone());
-        assert_eq!(drafting.text(prompt, sampling), text, "{prompt}");
-    }
+    let sampling = |temperature| json!({"temperature": temperature, "seed": 11, "max_tokens": 150});
+    let texts = asked.map(|(prompt, temperature)| plain.text(prompt, sampling(temperature)));
     assert_eq!(plain.text("What is 128 + 256? Answer:", json!({"temperature": 0})), " 384.");
 
-    let told = stats(&drafting);
-    let mean = 1.0 + told.accepted_tokens as f64 / told.drafts as f64;
-    println!("{mean:.2} tokens a step with drafts, {told:?}");
-    // A GPU goes without drafts for some steps, to compare.
-    assert!(told.drafts > 20 && mean > 1.5, "{mean:.2}: {told:?}");
+    for (method, model) in [("draft_model", "abacus_draft"), ("eagle3", "abacus_eagle3")] {
+        let drafting = serve(&json!({"speculative_config":
+            {"method": method, "model": model, "num_speculative_tokens": 3}}));
+        for ((prompt, temperature), text) in asked.iter().zip(&texts) {
+            assert_eq!(&drafting.text(prompt, sampling(*temperature)), text, "{method}: {prompt}");
+        }
+
+        let told = stats(&drafting);
+        let mean = 1.0 + told.accepted_tokens as f64 / told.drafts as f64;
+        println!("{method}: {mean:.2} tokens a step with drafts, {told:?}");
+        // A GPU goes without drafts for some steps, to compare.
+        assert!(told.drafts > 20 && mean > 1.5, "{method}: {mean:.2}: {told:?}");
+    }
 }
 
 #[test]
