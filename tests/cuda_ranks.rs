@@ -1,6 +1,6 @@
 //! Models that several ranks share, on GPUs: every fixture by two ranks and, where its sizes
-//! divide, by four, against one GPU: as good as the same logits, the same greedy and sampled
-//! tokens, however prompts are cut. Ranks have a GPU each where there are as many, else they share
+//! divide, by four and by eight, against one GPU: as good as the same logits, the same greedy and
+//! sampled tokens, however prompts are cut. Ranks have a GPU each where there are as many, else they share
 //! one. The rig holds the ranks to the same bits in every step. What ranks do in one launch against
 //! the same in several. Skipped without a GPU.
 //! `TRITON_VLLM_FIXTURES` as in cuda_families.rs.
@@ -124,6 +124,14 @@ fn four_ranks_equal_one_gpu() {
         return;
     }
     assert!(compare_all("models", 4, TOLERANCE) > 15);
+}
+
+#[test]
+fn eight_ranks_equal_one_gpu() {
+    if !gpu() {
+        return;
+    }
+    assert!(compare_all("models", 8, TOLERANCE) > 0);
 }
 
 #[test]

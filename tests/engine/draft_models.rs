@@ -88,8 +88,9 @@ fn the_model_itself_drafts_what_comes() {
     }
 }
 
-/// What was trained beside the sample model (training/train_drafts.py), a small model and an EAGLE-3
-/// head: real guesses, of which some are right. Named as in model.json, by a folder beside it.
+/// What was trained beside the sample model (training/train_drafts.py), a small model and an
+/// EAGLE-3 head: real guesses, of which some are right. Named as in model.json, by a folder beside
+/// it.
 #[test]
 fn the_sample_model_has_drafts_of_its_own() {
     let folder = format!("{}/../../model_repository/vllm_model/1", goldens());
