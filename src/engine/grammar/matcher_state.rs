@@ -24,8 +24,9 @@ pub(crate) struct MatcherState {
     next: Result<Next>,
     /// The last mask took long.
     slow: bool,
-    /// What may follow each of the drafts that it was asked about, as far as they are allowed.
-    ahead: Vec<Arc<[u32]>>,
+    /// What may follow each of the drafts that it was asked about, as far as they are allowed; None:
+    /// it was not asked since it took a token.
+    ahead: Option<Vec<Arc<[u32]>>>,
     /// It could not say what follows an allowed draft. It is not asked again.
     blind: bool,
     skipped_steps: u32,
@@ -48,7 +49,7 @@ impl MatcherState {
             freed_by,
             next: Ok(Next::End),
             slow: false,
-            ahead: Vec::new(),
+            ahead: None,
             blind: false,
             skipped_steps: 0,
             outputs: 0,
@@ -65,7 +66,7 @@ impl MatcherState {
             matcher: self.matcher.as_ref().map(|matcher| Box::new(matcher.fork())),
             freed_by: self.freed_by.clone(),
             next: self.next.clone(),
-            ahead: Vec::new(),
+            ahead: None,
             avoid: self.avoid.clone(),
             ..*self
         }
@@ -92,9 +93,9 @@ impl MatcherState {
     }
 
     /// Behind what may come next, what may follow each draft; void where one in front of it is not
-    /// allowed. None: it does not know. See [`MatcherState::look_ahead`].
+    /// allowed. None: it does not know, or was not asked. See [`MatcherState::look_ahead`].
     pub fn ahead(&self) -> Option<&[Arc<[u32]>]> {
-        (!self.blind).then_some(&self.ahead)
+        self.ahead.as_deref().filter(|_| !self.blind)
     }
 
     /// Its sequence had to skip a step. `ahead`: for want of what follows drafts, which are more
@@ -119,7 +120,7 @@ impl MatcherState {
     /// follow.
     pub fn advance(&mut self, tokens: &[TokenId]) {
         self.outputs += tokens.len() as u32;
-        self.ahead.clear();
+        self.ahead = None;
         let Some(matcher) = &mut self.matcher else { return };
         match tokens.iter().try_for_each(|&token| matcher.accept(token)) {
             Ok(()) => self.find_next(),
@@ -129,8 +130,14 @@ impl MatcherState {
 
     /// Compute what may follow these drafts, without taking them. `watch` is told what stops it.
     pub fn look_ahead(&mut self, drafts: &[TokenId], watch: impl FnOnce(StopHandle)) {
-        self.ahead.clear();
-        let (Some(matcher), Ok(Next::Mask(mask))) = (&self.matcher, &self.next) else { return };
+        self.ahead = Some(self.behind(drafts, watch));
+    }
+
+    fn behind(&mut self, drafts: &[TokenId], watch: impl FnOnce(StopHandle)) -> Vec<Arc<[u32]>> {
+        let mut ahead = Vec::new();
+        let (Some(matcher), Ok(Next::Mask(mask))) = (&self.matcher, &self.next) else {
+            return ahead;
+        };
         let mut fork = matcher.fork();
         watch(fork.stop_handle());
 
@@ -146,11 +153,12 @@ impl MatcherState {
                 break;
             };
             mask = next.clone();
-            self.ahead.push(next);
+            ahead.push(next);
         }
         if let Some(matcher) = &mut self.matcher {
             matcher.count_fork(&fork);
         }
+        ahead
     }
 
     fn find_next(&mut self) {
@@ -213,3 +221,7 @@ impl Client for NoClient {
 
     fn finish(&self, _: Result<Answer>) {}
 }
+
+#[cfg(test)]
+#[path = "matcher_state_tests.rs"]
+mod tests;
