@@ -1,8 +1,8 @@
 //! Models that several ranks share, on GPUs: every fixture by two ranks and, where its sizes
 //! divide, by four and by eight, against one GPU: as good as the same logits, the same greedy and
-//! sampled tokens, however prompts are cut. Ranks have a GPU each where there are as many, else they share
-//! one. The rig holds the ranks to the same bits in every step. What ranks do in one launch against
-//! the same in several. Skipped without a GPU.
+//! sampled tokens, however prompts are cut. Ranks have a GPU each where there are as many, else
+//! they share one. The rig holds the ranks to the same bits in every step. What ranks do in one
+//! launch against the same in several. Skipped without a GPU.
 //! `TRITON_VLLM_FIXTURES` as in cuda_families.rs.
 #![cfg(feature = "cuda")]
 

@@ -24,8 +24,8 @@ pub(crate) struct MatcherState {
     next: Result<Next>,
     /// The last mask took long.
     slow: bool,
-    /// What may follow each of the drafts that it was asked about, as far as they are allowed; None:
-    /// it was not asked since it took a token.
+    /// What may follow each of the drafts that it was asked about, as far as they are allowed;
+    /// None: it was not asked since it took a token.
     ahead: Option<Vec<Arc<[u32]>>>,
     /// It could not say what follows an allowed draft. It is not asked again.
     blind: bool,
