@@ -13,7 +13,10 @@ use serde_json::{json, Value};
 use triton_vllm::engine::{Answer, EngineOptions};
 
 use crate::requests::{requests, Request, Rng, MODEL};
-use crate::served::{device, goldens, options, refusal, serve, serve_with, Served, Told};
+use crate::served::{
+    device, goldens, options, recorded_adapters, refusal, serve, serve_with, RecordedAdapter,
+    Served, Told,
+};
 use crate::speculation::{ask, check, stats, with};
 
 /// At once; of each way to draft some crowds, a thousand requests of all together.
@@ -338,15 +341,8 @@ fn adapters_have_a_head() {
                                              "num_speculative_tokens": 3}});
     let options = EngineOptions { version_dir: folder.0.clone(), ..options(MODEL) };
     let served = serve_with(MODEL, &lora, options);
-    let text = std::fs::read_to_string(format!("{}/goldens_lora.json", goldens())).unwrap();
-    let recorded: Value = serde_json::from_str(&text).unwrap();
-    for name in ["lora.None", "lora.sheep", "lora.dog"] {
-        let cases = recorded["cases"].as_array().unwrap().iter();
-        let mut cases = cases.filter(|case| case["id"] == name && case["transport"] == "generate");
-        let case = cases.next().expect("a record");
-        let prompt = case["inputs"]["text_input"].as_str().unwrap();
-        let want = case["response"]["json"]["text_output"].as_str().unwrap();
-        let told = served.ask(prompt, case["params"].clone(), false).answer();
+    for RecordedAdapter { name, prompt, sampling, want } in recorded_adapters() {
+        let told = served.ask(&prompt, sampling, false).answer();
         assert_eq!(told.outputs[0].text, want, "{name}");
     }
     assert!(stats(&served).drafts > 0);

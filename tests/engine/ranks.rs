@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use serde_json::{json, Value};
 use triton_vllm::engine::{EngineArgs, EngineOptions, Engines};
 
-use crate::served::{goldens, options, serve, serve_args, serve_with, Served, PATIENCE};
+use crate::served::{
+    goldens, options, recorded_adapters, serve, serve_args, serve_with, RecordedAdapter, Served,
+    PATIENCE,
+};
 use crate::speculation::{drafting, Quality, Seen};
 use crate::{recorded, schedules};
 
@@ -82,18 +85,11 @@ fn adapters(test: &str, drafts: Value, options: EngineOptions) -> Served {
     let options = EngineOptions { version_dir: folder.0.clone(), ..options };
     let served = serve_with("llama-tiny", &extra, options);
 
-    let text = std::fs::read_to_string(format!("{}/goldens_lora.json", goldens())).unwrap();
-    let recorded: Value = serde_json::from_str(&text).unwrap();
     let mut told = Vec::new();
-    for name in ["lora.None", "lora.sheep", "lora.dog"] {
-        let cases = recorded["cases"].as_array().unwrap().iter();
-        let mut cases = cases.filter(|case| case["id"] == name && case["transport"] == "generate");
-        let case = cases.next().expect("a record");
-        let prompt = case["inputs"]["text_input"].as_str().unwrap();
-        let want = case["response"]["json"]["text_output"].as_str().unwrap();
-        told.push((name, want, served.ask(prompt, case["params"].clone(), false)));
+    for RecordedAdapter { name, prompt, sampling, want } in recorded_adapters() {
+        told.push((name, want, served.ask(&prompt, sampling, false)));
     }
-    let texts: Vec<&str> = told.iter().map(|(_, want, _)| *want).collect();
+    let texts: Vec<&str> = told.iter().map(|(_, want, _)| want.as_str()).collect();
     assert!(texts[0] != texts[1] && texts[1] != texts[2]);
     for (name, want, told) in told {
         assert_eq!(told.answer().outputs[0].text, want, "{name}");

@@ -20,6 +20,32 @@ pub fn goldens() -> String {
     std::env::var("TRITON_VLLM_GOLDENS").unwrap_or_else(|_| here.to_string())
 }
 
+/// An answer of the Python backend with an adapter of `llama-tiny`, or with none.
+pub struct RecordedAdapter {
+    pub name: &'static str,
+    pub prompt: String,
+    pub sampling: Value,
+    pub want: String,
+}
+
+/// One without an adapter, and one by each of two.
+pub fn recorded_adapters() -> Vec<RecordedAdapter> {
+    let text = std::fs::read_to_string(format!("{}/goldens_lora.json", goldens())).unwrap();
+    let recorded: Value = serde_json::from_str(&text).unwrap();
+    let of = |name: &'static str| {
+        let cases = recorded["cases"].as_array().unwrap().iter();
+        let mut cases = cases.filter(|case| case["id"] == name && case["transport"] == "generate");
+        let case = cases.next().expect("a record");
+        RecordedAdapter {
+            name,
+            prompt: case["inputs"]["text_input"].as_str().unwrap().to_string(),
+            sampling: case["params"].clone(),
+            want: case["response"]["json"]["text_output"].as_str().unwrap().to_string(),
+        }
+    };
+    ["lora.None", "lora.sheep", "lora.dog"].map(of).into()
+}
+
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// `TRITON_VLLM_TEST_DEVICE=auto` runs these tests on a GPU where there is one.
