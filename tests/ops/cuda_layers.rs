@@ -2,6 +2,8 @@
 //! over runs of positions, and over K and V of another layer; v made of k; norms of columns; scaled
 //! residuals, routes and inputs. Part of `cuda_ops`.
 
+use triton_vllm::device::Seam;
+
 use super::*;
 
 fn spec(heads: usize, kv_heads: usize, dim: usize, kv: Option<KvType>) -> AttnSpec {
@@ -118,6 +120,69 @@ fn weights_of_routes() {
                 }
                 Ok(results)
             });
+        }
+    });
+}
+
+/// The output of a sublayer goes to the residual, and its norm to products, to a reader that is
+/// none, or nowhere. One row goes another way than two.
+#[test]
+fn norms_between_products() {
+    let shapes = [(1, 896, 200, 48), (1, 4096, 136, 64), (1, 8192, 64, 40), (1, 8200, 64, 24)];
+    let more_rows = [(2, 896, 200, 48), (33, 264, 72, 40)];
+    each_type(|dtype| {
+        for (rows, width, inputs, outputs) in shapes.into_iter().chain(more_rows) {
+            for kind in [NormKind::Rms, NormKind::RmsPlusOne, NormKind::Layer] {
+                let case = format!("{kind:?} {rows} x {inputs} to {width} to {outputs}");
+                compare!(dtype, &Setup::default(), &case, 4.0, |b| {
+                    let x = b.input(rows, inputs, 3);
+                    let mut residual = b.input(rows, width, 4);
+                    let (mut delta, mut normed) = (b.tensor(rows, width), b.tensor(rows, width));
+                    let weight = b.vector(5, width);
+                    let norm = Norm { kind, eps: 1e-5, weight, bias: None };
+                    let (first, bias) = (b.linear(6, width, inputs), b.vector(7, width));
+                    let (next, gated) = (b.linear(8, outputs, width), b.gate_up(9, outputs, width));
+                    let mut results = Vec::new();
+
+                    for bias in [None, Some(&bias)] {
+                        let (delta, residual) = (&mut delta, &mut residual);
+                        let seam = Seam { norm: &norm, delta, residual, normed: &mut normed };
+                        b.dev.linear_add_norm(&first, bias, &x, seam)?;
+                        // The first reader may be the one that makes it.
+                        let mut product = b.tensor(rows, outputs);
+                        let mut activated = b.tensor(rows, outputs);
+                        if bias.is_some() {
+                            b.dev.linear(&next, None, &normed, &mut product)?;
+                        }
+                        let act = Activation::SiluGated;
+                        b.dev.linear_act(&gated, None, act, &normed, &mut activated)?;
+                        if bias.is_none() {
+                            b.dev.linear(&next, None, &normed, &mut product)?;
+                        }
+                        results.push(("product", b.dev.read(&product, rows)?));
+                        results.push(("gated product", b.dev.read(&activated, rows)?));
+                        results.push(("residual", b.dev.read(residual, rows)?));
+                        results.push(("norm", b.dev.read(&normed, rows)?));
+                    }
+
+                    // Nothing reads it but the test.
+                    let (delta, residual) = (&mut delta, &mut residual);
+                    let seam = Seam { norm: &norm, delta, residual, normed: &mut normed };
+                    b.dev.linear_add_norm(&first, None, &x, seam)?;
+                    results.push(("norm", b.dev.read(&normed, rows)?));
+
+                    // A product of other rows comes between, and a copy reads it.
+                    let mut product = b.tensor(rows, width);
+                    let mut sum = b.tensor(rows, width);
+                    let seam = Seam { norm: &norm, delta, residual, normed: &mut normed };
+                    b.dev.linear_add_norm(&first, None, &x, seam)?;
+                    b.dev.linear(&first, None, &x, &mut product)?;
+                    b.dev.norm(&norm, &normed, &mut sum)?;
+                    results.push(("norm of the norm", b.dev.read(&sum, rows)?));
+                    results.push(("residual", b.dev.read(residual, rows)?));
+                    Ok(results)
+                });
+            }
         }
     });
 }

@@ -1118,15 +1118,17 @@ pub const SMALL_M_GATED_TILE: u32 = 8;
 pub const SMALL_M_WARPS: u32 = 8;
 pub const SMALL_M_THREADS: u32 = 288;
 pub const SMALL_M_BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
-pub const SMALL_M_STAGES: u32 = 5;
+pub const SMALL_M_STAGES: u32 = 6;
 #[doc = " Inputs of a stage, and bytes from row to row of it."]
 pub const SMALL_M_INPUTS: u32 = 512;
 pub const SMALL_M_PITCH: u32 = 1088;
 pub const SMALL_M_STAGE_BYTES: u32 = 17408;
 #[doc = " Of the warps' sums."]
 pub const SMALL_M_SUMS_BYTES: u32 = 4096;
-#[doc = " Sums, the ring, two barriers a stage."]
-pub const SMALL_M_SHARED_BYTES: u32 = 91216;
+#[doc = " Sums, the ring with two barriers a stage; a normed row takes a stage's place. What two blocks\n leave of a multiprocessor holds the small kernels between products."]
+pub const SMALL_M_SHARED_BYTES: u32 = 108640;
+#[doc = " Inputs of a row that is normed, at most."]
+pub const SMALL_M_NORMED_INPUTS: u32 = 8192;
 #[doc = " y = act(x W^T + bias)"]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1137,25 +1139,44 @@ pub struct SmallGemm {
     pub w: DevicePtr,
     #[doc = " \\[outputs], or null"]
     pub bias: DevicePtr,
-    #[doc = " act \\[rows, outputs], gated \\[rows, outputs / 2]; logits f32 \\[rows, outputs]"]
+    #[doc = " act \\[rows, outputs], gated \\[rows, outputs / 2]; logits f32 \\[rows, outputs]. Of gemm_small_m null\n where y is added to the residual in place of it."]
     pub y: DevicePtr,
+    #[doc = " \\[rows, outputs]"]
+    pub residual: DevicePtr,
+    #[doc = " \\[inputs]"]
+    pub norm_weight: DevicePtr,
+    #[doc = " \\[inputs]"]
+    pub normed: DevicePtr,
+    pub eps: f32,
+    pub norm_kind: NormKind,
     pub rows: u32,
     pub outputs: u32,
     pub inputs: u32,
     pub kind: Activation,
+    pub stages: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SmallGemm"][::std::mem::size_of::<SmallGemm>() - 48usize];
+    ["Size of SmallGemm"][::std::mem::size_of::<SmallGemm>() - 88usize];
     ["Alignment of SmallGemm"][::std::mem::align_of::<SmallGemm>() - 8usize];
     ["Offset of field: SmallGemm::x"][::std::mem::offset_of!(SmallGemm, x) - 0usize];
     ["Offset of field: SmallGemm::w"][::std::mem::offset_of!(SmallGemm, w) - 8usize];
     ["Offset of field: SmallGemm::bias"][::std::mem::offset_of!(SmallGemm, bias) - 16usize];
     ["Offset of field: SmallGemm::y"][::std::mem::offset_of!(SmallGemm, y) - 24usize];
-    ["Offset of field: SmallGemm::rows"][::std::mem::offset_of!(SmallGemm, rows) - 32usize];
-    ["Offset of field: SmallGemm::outputs"][::std::mem::offset_of!(SmallGemm, outputs) - 36usize];
-    ["Offset of field: SmallGemm::inputs"][::std::mem::offset_of!(SmallGemm, inputs) - 40usize];
-    ["Offset of field: SmallGemm::kind"][::std::mem::offset_of!(SmallGemm, kind) - 44usize];
+    ["Offset of field: SmallGemm::residual"][::std::mem::offset_of!(SmallGemm, residual) - 32usize];
+    ["Offset of field: SmallGemm::norm_weight"]
+        [::std::mem::offset_of!(SmallGemm, norm_weight) - 40usize];
+    ["Offset of field: SmallGemm::normed"][::std::mem::offset_of!(SmallGemm, normed) - 48usize];
+    ["Offset of field: SmallGemm::eps"][::std::mem::offset_of!(SmallGemm, eps) - 56usize];
+    ["Offset of field: SmallGemm::norm_kind"]
+        [::std::mem::offset_of!(SmallGemm, norm_kind) - 60usize];
+    ["Offset of field: SmallGemm::rows"][::std::mem::offset_of!(SmallGemm, rows) - 64usize];
+    ["Offset of field: SmallGemm::outputs"][::std::mem::offset_of!(SmallGemm, outputs) - 68usize];
+    ["Offset of field: SmallGemm::inputs"][::std::mem::offset_of!(SmallGemm, inputs) - 72usize];
+    ["Offset of field: SmallGemm::kind"][::std::mem::offset_of!(SmallGemm, kind) - 76usize];
+    ["Offset of field: SmallGemm::stages"][::std::mem::offset_of!(SmallGemm, stages) - 80usize];
+    ["Offset of field: SmallGemm::unused"][::std::mem::offset_of!(SmallGemm, unused) - 84usize];
 };
 #[doc = " Pairs of a head that rope_store rotates at most, and heads of a block."]
 pub const ROPE_MAX_PAIRS: u32 = 256;

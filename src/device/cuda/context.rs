@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
 
+use parking_lot::Mutex;
+
+use super::device_ptr::DevicePtr;
 use crate::error::{Error, Result};
 use crate::internal;
 
@@ -98,7 +101,19 @@ pub struct Context {
     /// What becomes of launches, as [`Mode`] in its order, and a hash of those since it was set.
     mode: AtomicU8,
     trail: AtomicU64,
+    /// What is to be launched before anything else is, and what went wrong when it was.
+    deferred: Mutex<Option<Deferred>>,
+    failed: Mutex<Option<Error>>,
 }
+
+/// A launch that waits to see whether the next one does its work too.
+struct Deferred {
+    /// What it writes.
+    of: DevicePtr,
+    launch: Later,
+}
+
+type Later = Box<dyn FnOnce(&Context) -> Result<()> + Send>;
 
 /// What a launch does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +183,8 @@ impl Context {
             taken,
             mode: AtomicU8::new(Mode::Direct as u8),
             trail: AtomicU64::new(0),
+            deferred: Mutex::default(),
+            failed: Mutex::default(),
         }))
     }
 
@@ -177,8 +194,39 @@ impl Context {
         check(unsafe { sys::cuCtxSetCurrent(self.context) }, "cuCtxSetCurrent")
     }
 
+    /// For calls that enqueue something themselves.
     pub fn stream(&self) -> sys::CUstream {
+        self.settle();
         self.stream
+    }
+
+    /// Have `launch`, which writes `of`, made before whatever is enqueued next; unless that is what
+    /// takes it.
+    pub fn defer(
+        &self,
+        of: DevicePtr,
+        launch: impl FnOnce(&Context) -> Result<()> + Send + 'static,
+    ) {
+        self.settle();
+        *self.deferred.lock() = Some(Deferred { of, launch: Box::new(launch) });
+    }
+
+    /// Whether what writes `of` was deferred; if so, it is the caller's now.
+    pub fn take_deferred(&self, of: DevicePtr) -> bool {
+        self.deferred.lock().take_if(|deferred| deferred.of == of).is_some()
+    }
+
+    /// What is deferred is never made: the memory that it writes goes.
+    pub fn forget_deferred(&self) {
+        *self.deferred.lock() = None;
+    }
+
+    /// Nothing is deferred any more. What goes wrong the next launch says.
+    fn settle(&self) {
+        let deferred = self.deferred.lock().take();
+        if let Some(Err(error)) = deferred.map(|deferred| (deferred.launch)(self)) {
+            self.failed.lock().get_or_insert(error);
+        }
     }
 
     /// From here on launches do this. The mode until now, and the hash of what it met.
@@ -201,6 +249,10 @@ impl Context {
         size: u64,
         mut launch: impl FnMut(sys::CUstream) -> Result<()>,
     ) -> Result<()> {
+        self.settle();
+        if let Some(error) = self.failed.lock().take() {
+            return Err(error);
+        }
         let mode = self.mode.load(Ordering::Relaxed);
         if mode == Mode::Direct as u8 {
             return launch(self.stream);
@@ -233,7 +285,7 @@ impl Context {
     /// Wait until the stream is empty.
     pub fn synchronise(&self) -> Result<()> {
         // SAFETY: the stream lives as long as `self`.
-        check(unsafe { sys::cuStreamSynchronize(self.stream) }, "a step on the GPU")
+        check(unsafe { sys::cuStreamSynchronize(self.stream()) }, "a step on the GPU")
     }
 }
 
@@ -291,7 +343,7 @@ impl Event {
 
     pub fn record(&self) -> Result<()> {
         // SAFETY: event and stream live.
-        check(unsafe { sys::cuEventRecord(self.event, self.context.stream) }, "cuEventRecord")
+        check(unsafe { sys::cuEventRecord(self.event, self.context.stream()) }, "cuEventRecord")
     }
 
     /// Wait until the stream has passed the last record; at once if there was none.

@@ -186,10 +186,13 @@ impl DenseOps for Cuda {
         weight: &Weight,
         bias: Option<&Weight>,
         x: &Tensor,
-        seam: Seam<'_, Weight, Tensor>,
+        mut seam: Seam<'_, Weight, Tensor>,
     ) -> Result<()> {
         let (rows, width) = (self.rows(), weight.outputs);
         let Some(blocks) = self.blocks_of_joined_norm(weight, seam.norm, rows, width) else {
+            if self.add_to_residual(weight, vector(bias, width), x, &mut seam)? {
+                return Ok(());
+            }
             self.linear(weight, bias, x, seam.delta)?;
             return self.add_norm(seam.norm, seam.delta, seam.residual, seam.normed);
         };

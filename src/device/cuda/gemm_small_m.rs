@@ -35,6 +35,35 @@ pub struct SmallProduct {
     pub bias: DevicePtr,
     pub y: DevicePtr,
     pub end: End,
+    /// `[rows, outputs]`, or null: the product is added to it in place of going to `y`. Of
+    /// [`End::Act`] alone.
+    pub residual: DevicePtr,
+    /// x is first normed.
+    pub norm: Option<NormOfRow>,
+}
+
+/// An RMS norm without a bias, of the single row that a product reads.
+#[derive(Debug, Clone, Copy)]
+pub struct NormOfRow {
+    /// f32 `[inputs]`
+    pub weight: DevicePtr,
+    /// Where the normed row goes too.
+    pub out: DevicePtr,
+    pub eps: f32,
+    pub kind: abi::NormKind,
+}
+
+/// Stages of the ring; a normed row of so many inputs is held beside them.
+fn stages(normed_inputs: usize) -> usize {
+    let stage = abi::SMALL_M_STAGE_BYTES as usize + 2 * 8;
+    let room = SHARED_BYTES - abi::SMALL_M_SUMS_BYTES as usize - normed_inputs * 2;
+    (room / stage).min(abi::SMALL_M_STAGES as usize)
+}
+
+/// Whether what a product that [`takes`] accepts reads may be normed by it: of one row that is
+/// faster than by a launch, of several it is slower.
+pub fn norms(rows: usize, inputs: usize) -> bool {
+    rows == 1 && inputs <= abi::SMALL_M_NORMED_INPUTS as usize
 }
 
 /// Whether a product of this size is ours.
@@ -65,13 +94,26 @@ pub fn run(context: &Context, kernels: &Kernels, product: &SmallProduct) -> Resu
             (&kernels.gemm_small_m_logits, product.outputs, abi::SMALL_M_TILE, Activation::None)
         }
     };
+
     let most = abi::SMALL_M_BLOCKS_PER_MULTIPROCESSOR * context.multiprocessors;
     let blocks = [outputs.div_ceil(tile as usize).min(most as usize), 1];
+    let (norm_weight, normed, eps, norm_kind) = match product.norm {
+        Some(norm) => (norm.weight, norm.out, norm.eps, norm.kind),
+        None => (DevicePtr::NULL, DevicePtr::NULL, 0.0, abi::NormKind::Rms),
+    };
+    let stages = stages(product.norm.map_or(0, |_| product.inputs));
     let parameters = abi::SmallGemm {
         x: product.x,
         w: product.w,
         bias: product.bias,
         y: product.y,
+        residual: product.residual,
+        norm_weight,
+        normed,
+        eps,
+        norm_kind,
+        stages: stages as u32,
+        unused: 0,
         rows: product.rows as u32,
         outputs: product.outputs as u32,
         inputs: product.inputs as u32,

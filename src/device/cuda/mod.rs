@@ -15,7 +15,7 @@
 //! | `launch` | one kernel, started |
 //! | `gemm`, `gemm_product` | cuBLASLt, one algorithm for each shape; what it multiplies |
 //! | `gemm_choices` | which algorithm, kept across starts |
-//! | `gemm_small_m` | products of few rows |
+//! | `gemm_small_m`, `deferred_norm` | products of few rows; a norm between two of one row |
 //! | `gemm_tiles`, `shares` | products of some rows on Hopper; how blocks share a tile |
 //! | `products` | which of the two, and what a product ends with |
 //! | `coded` | weights held as codes, and their upload |
@@ -55,6 +55,7 @@ mod coded_kernels;
 mod coded_products;
 mod coded_scratch;
 mod context;
+mod deferred_norm;
 mod dense;
 mod drafts;
 mod device_ptr;
@@ -107,6 +108,7 @@ use self::coded_scratch::CodedScratch;
 use self::context::Context;
 use self::device_ptr::DevicePtr;
 use self::gemm::Gemm;
+use self::gemm_small_m::NormOfRow;
 use self::graphs::Graphs;
 use self::low_rank::Adapters;
 use self::memory::Memory;
@@ -173,6 +175,8 @@ pub struct Cuda {
     padded: Option<usize>,
     /// Gates and ups before they are multiplied.
     scratch: Option<Memory>,
+    /// The norm that was deferred last, and of which rows.
+    deferred_norm: Option<(DevicePtr, NormOfRow)>,
     /// Widest GateUp so far.
     gate_up: usize,
     /// Rows of the largest table or head that ranks share out.
@@ -181,6 +185,12 @@ pub struct Cuda {
     member: Option<Member>,
     // Last, so that it outlives what was made in it even without the Arcs.
     context: Arc<Context>,
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        self.context.forget_deferred();
+    }
 }
 
 impl Cuda {
@@ -222,6 +232,7 @@ impl Cuda {
             eager: false,
             padded: None,
             scratch: None,
+            deferred_norm: None,
             gate_up: 0,
             shared_rows: 0,
             member: None,

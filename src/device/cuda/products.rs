@@ -73,7 +73,20 @@ impl Cuda {
         let x = self.rounded_values(rows, weight.inputs, weight.rounding, x.x)?;
         let (outputs, inputs, w) = (weight.outputs, weight.inputs, weight.matrix());
         if gemm_small_m::takes(&self.context, self.dtype, rows, inputs) {
-            let call = gemm_small_m::SmallProduct { rows, outputs, inputs, x, w, bias, y, end };
+            let (x, norm) = self.take_norm(rows, inputs, x);
+            let residual = DevicePtr::NULL;
+            let call = gemm_small_m::SmallProduct {
+                rows,
+                outputs,
+                inputs,
+                x,
+                w,
+                bias,
+                y,
+                end,
+                residual,
+                norm,
+            };
             return gemm_small_m::run(&self.context, &self.kernels, &call);
         }
 

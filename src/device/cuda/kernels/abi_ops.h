@@ -212,25 +212,39 @@ constexpr u32 SMALL_M_GATED_TILE = 8;
 constexpr u32 SMALL_M_WARPS = 8;
 constexpr u32 SMALL_M_THREADS = 32 * (SMALL_M_WARPS + 1);
 constexpr u32 SMALL_M_BLOCKS_PER_MULTIPROCESSOR = 2;
-constexpr u32 SMALL_M_STAGES = 5;
+constexpr u32 SMALL_M_STAGES = 6;
 // Inputs of a stage, and bytes from row to row of it.
 constexpr u32 SMALL_M_INPUTS = 512;
 constexpr u32 SMALL_M_PITCH = 2 * SMALL_M_INPUTS + 64;
 constexpr u32 SMALL_M_STAGE_BYTES = SMALL_M_TILE * SMALL_M_PITCH;
 // Of the warps' sums.
 constexpr u32 SMALL_M_SUMS_BYTES = SMALL_M_WARPS * 4 * 32 * 4;
-// Sums, the ring, two barriers a stage.
+// Sums, the ring with two barriers a stage; a normed row takes a stage's place. What two blocks
+// leave of a multiprocessor holds the small kernels between products.
 constexpr u32 SMALL_M_SHARED_BYTES =
     SMALL_M_SUMS_BYTES + SMALL_M_STAGES * (SMALL_M_STAGE_BYTES + 2 * 8);
+// Inputs of a row that is normed, at most.
+constexpr u32 SMALL_M_NORMED_INPUTS = 8192;
 
 // y = act(x W^T + bias)
 struct SmallGemm {
   DEVICE(const act) x;  // [rows, inputs]
   DEVICE(const act) w;  // [outputs, inputs]
   DEVICE(const float) bias;  // [outputs], or null
-  DEVICE(void) y;  // act [rows, outputs], gated [rows, outputs / 2]; logits f32 [rows, outputs]
+  // act [rows, outputs], gated [rows, outputs / 2]; logits f32 [rows, outputs]. Of gemm_small_m null
+  // where y is added to the residual in place of it.
+  DEVICE(void) y;
+  DEVICE(act) residual;  // [rows, outputs]
+  // Not null: x, a single row, is first normed as NormRows says, by RMS without a bias; what comes
+  // of it goes to `normed` too.
+  DEVICE(const float) norm_weight;  // [inputs]
+  DEVICE(act) normed;  // [inputs]
+  float eps;
+  NormKind norm_kind;
   u32 rows, outputs, inputs;
   Activation kind;
+  u32 stages;
+  u32 unused;
 };
 
 // ---- Attention ----

@@ -12,14 +12,18 @@
 // operands agree, so a lane takes 8 neighbours of a row. Rows lie 64 bytes beyond a multiple of 128
 // apart: no bank conflicts.
 //
-// x comes through what the ring leaves of L1, up to 8 rows of it per 16 rows of W. Bytes: W once;
-// floor = bytes / bandwidth. The order of sums does not depend on the number of rows.
+// x comes through what the ring leaves of L1, up to 8 rows of it per 16 rows of W. A single row may
+// be normed on its way: each block makes the norm for itself, while W is under way, which is less
+// than the launch that it takes the place of.
+//
+// Bytes: W once; floor = bytes / bandwidth. The order of sums does not depend on the number of
+// rows.
 #include "abi_ops.h"
 #include "activation.cuh"
 #include "bulk.cuh"
+#include "norm_columns.cuh"
 
 #define WARPS SMALL_M_WARPS
-#define STAGES SMALL_M_STAGES
 
 // f32 and older cards have no code here: the device never launches these for them.
 #if ACT != 0 && ARCH >= 90
@@ -38,6 +42,7 @@ struct Tile {
   const u32 tiles = (heights + HEIGHT - 1) / HEIGHT;
   const u32 steps = (c.inputs + INPUTS - 1) / INPUTS;  // of a tile
   const u32 total = blockIdx.x < tiles ? ((tiles - 1 - blockIdx.x) / gridDim.x + 1) * steps : 0;
+  const u32 stages = c.stages;
   u32 ring, full, empty;  // addresses in shared memory
 
   __device__ Tile(const SmallGemm& c) : c(c) {}
@@ -63,7 +68,7 @@ struct Tile {
       __syncwarp();
       if (lane < ROWS)
         copy_bulk(ring + stage * STAGE + lane * PITCH, from + step * INPUTS, bytes, barrier);
-      if (++stage == STAGES) stage = 0, phase ^= 1;
+      if (++stage == stages) stage = 0, phase ^= 1;
       if (++step == steps) {
         step = 0;
         tile += gridDim.x;
@@ -72,16 +77,61 @@ struct Tile {
     }
   }
 
+  // The norm of the row that x is, to shared memory, once the kernel before is done: in the order
+  // of sums of norm_rows, whose threads have eight columns each.
+  __device__ void norm_x(act* to, float* scratch) const {
+    constexpr u32 GROUPS = SMALL_M_NORMED_INPUTS / (WARPS * 32 * 8);
+    const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const float none[8] = {};
+    float weight[GROUPS][8], v[GROUPS][8];
+    const auto column = [](u32 group) { return (group * WARPS * 32 + threadIdx.x) * 8; };
+#pragma unroll
+    for (u32 g = 0; g < GROUPS; g++) {
+      if (column(g) < c.inputs) load8(c.norm_weight + column(g), weight[g]);
+#pragma unroll
+      for (int j = 0; j < 8; j++)
+        weight[g][j] += c.norm_kind == NORM_KIND_RMS_PLUS_ONE ? 1.f : 0.f;
+    }
+    begin();
+
+#pragma unroll
+    for (u32 g = 0; g < GROUPS; g++) {
+      const bool inside = column(g) < c.inputs;
+      if (inside) load8(c.x + column(g), v[g]);
+      const float own = warp_sum(inside ? squares_of(v[g], 0.f) : 0.f);
+      if (lane == 0) scratch[g * WARPS + warp] = own;
+    }
+    meet();
+    const float sum = warp_sum(lane < GROUPS * WARPS ? scratch[lane] : 0.f);
+    const float scale = norm_scale(sum, c.inputs, c.eps);
+
+#pragma unroll
+    for (u32 g = 0; g < GROUPS; g++) {
+      if (column(g) >= c.inputs) break;
+      normed(v[g], 0.f, scale, weight[g], none);
+      store8(to + column(g), v[g]);
+      if (blockIdx.x == 0) store8(c.normed + column(g), v[g]);
+    }
+    meet();
+  }
+
   template <class Out>
-  __device__ void consume(const u8* shared, float* sums) const {
+  __device__ void consume(const u8* shared, act* normed_x, float* sums) const {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4;
     const u32 mine = warp * SLICE + lane % 4 * 8;
     const u8* const left = shared + r * PITCH + mine * 2;
-    const act* const right = c.x + (u64)r * c.inputs + mine;
-    float acc[2][4] = {};
+    const act* right = c.x + (u64)r * c.inputs + mine;
+    if (c.norm_weight) {
+      norm_x(normed_x, sums);
+      right = normed_x + mine;
+    } else {
+      begin();
+    }
+    float acc[2][4] = {}, before = 0.f;
     u32 tile = blockIdx.x, step = 0, stage = 0, phase = 0;
     for (u32 n = 0; n < total; n++) {
       const u32 first = step * INPUTS;
+      if (step == 0) before = residual_of(tile);
       uint4 x[2];
 #pragma unroll
       for (int j = 0; j < 2; j++) {
@@ -103,17 +153,24 @@ struct Tile {
       }
       __syncwarp();
       if (lane == 0) barrier_arrive(empty + stage * 8);
-      if (++stage == STAGES) stage = 0, phase ^= 1;
+      if (++stage == stages) stage = 0, phase ^= 1;
       if (++step < steps) continue;
       step = 0;
-      finish<Out>(tile, acc, sums);
+      finish<Out>(tile, before, acc, sums);
       tile += gridDim.x;
     }
   }
 
+  // What this thread's output of a tile is added to.
+  __device__ float residual_of(u32 tile) const {
+    const u32 column = threadIdx.x / HEIGHT, output = tile * HEIGHT + threadIdx.x % HEIGHT;
+    const bool has = !GATED && c.residual && column < c.rows && output < heights;
+    return has ? to_f32(c.residual[(u64)column * heights + output]) : 0.f;
+  }
+
   // The tile's end: the warps' shares are added in order.
   template <class Out>
-  __device__ void finish(u32 tile, float (&acc)[2][4], float* sums) const {
+  __device__ void finish(u32 tile, float before, float (&acc)[2][4], float* sums) const {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     // All have read the sums of the tile before.
     meet();
@@ -123,9 +180,9 @@ struct Tile {
       acc[0][e] = acc[1][e] = 0.f;
     }
     meet();
-    for (u32 e = threadIdx.x; e < HEIGHT * 8; e += WARPS * 32) {
-      const u32 r = e % HEIGHT, column = e / HEIGHT, output = tile * HEIGHT + r;
-      if (column >= c.rows || output >= heights) continue;
+    static_assert(HEIGHT * SMALL_M_ROWS <= WARPS * 32, "an output of a thread");
+    const u32 r = threadIdx.x % HEIGHT, column = threadIdx.x / HEIGHT, output = tile * HEIGHT + r;
+    if (column < c.rows && output < heights) {
       const auto value = [&](u32 r, u32 output) {
         return sum_of_shares<WARPS>(sums, r, column) + (c.bias ? c.bias[output] : 0.f);
       };
@@ -133,7 +190,9 @@ struct Tile {
       float y;
       if constexpr (GATED) y = activate_gated(first, value(r + 8, heights + output), c.kind);
       else y = activate(first, c.kind);
-      reinterpret_cast<Out*>(c.y)[(u64)column * heights + output] = from_f32<Out>(y);
+      const u64 at = (u64)column * heights + output;
+      if (!GATED && c.residual) c.residual[at] = from_f32<act>(before + to_f32(from_f32<act>(y)));
+      else reinterpret_cast<Out*>(c.y)[at] = from_f32<Out>(y);
     }
   }
 
@@ -143,14 +202,14 @@ struct Tile {
   template <class Out>
   __device__ void run(u8* shared) {
     ring = shared_address(shared) + SUMS;
-    full = ring + STAGES * STAGE;
-    empty = full + STAGES * 8;
-    start_ring(full, empty, STAGES, WARPS);
+    full = ring + stages * STAGE;
+    empty = full + stages * 8;
+    start_ring(full, empty, stages, WARPS);
     if (threadIdx.x >= WARPS * 32) {
       produce();
     } else {
-      begin();
-      consume<Out>(shared + SUMS, reinterpret_cast<float*>(shared));
+      act* const normed_x = reinterpret_cast<act*>(shared + SUMS + stages * (STAGE + 2 * 8));
+      consume<Out>(shared + SUMS, normed_x, reinterpret_cast<float*>(shared));
     }
   }
 };
