@@ -81,12 +81,14 @@ impl<D: Device> VisionTower<D> {
         };
         let patch = Processed::patch_width(&spec.settings);
         let kept = tokens.max(step_tokens);
+        // All layers have one.
+        let ffn = weights.layers.first().map_or(spec.ffn, |layer| layer.mlp.width);
         dev.reserve_tower(&TowerLimits {
             rows,
             patch_width: patch,
             angles: if spec.tower.turns == Turns::None { 0 } else { spec.head_dim() / 2 },
             places: spec.places != PlacesSpec::None,
-            gate_up: if spec.activation.is_gated() { 2 * spec.ffn } else { 0 },
+            gate_up: if spec.activation.is_gated() { 2 * ffn } else { 0 },
             copies: kept.max(step_tokens).max(rows),
         })?;
         let (_, inner) = weights.merger.products.split_last().unzip();
@@ -100,7 +102,7 @@ impl<D: Device> VisionTower<D> {
             normed: dev.tensor(rows, spec.width)?,
             qkv: dev.tensor(rows, 3 * spec.width)?,
             attn: dev.tensor(rows, spec.width)?,
-            ffn: dev.tensor(rows, spec.ffn)?,
+            ffn: dev.tensor(rows, ffn)?,
             merged: dev.tensor(tokens, merged)?,
             squared: dev.tensor(tokens, merged)?,
             inner,

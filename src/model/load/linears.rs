@@ -353,7 +353,7 @@ impl<'a, D: Device> Loader<'a, D> {
     }
 
     /// What the scheme says of these parts; none: they are plain.
-    fn format_of(&self, kind: LayerKind, wanted: &Wanted) -> Result<Option<Format>> {
+    pub(super) fn format_of(&self, kind: LayerKind, wanted: &Wanted) -> Result<Option<Format>> {
         let is_plain = |name: &str| match self.format {
             WeightSource::Files(checkpoint) => is_plain(checkpoint, name),
             WeightSource::Dummy => false,

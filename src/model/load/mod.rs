@@ -15,7 +15,7 @@
 //! | `experts` | a mixture of experts |
 //! | `recurrent` | layers that keep a state |
 //! | `channel_scan` | those with a scan of Mamba 1 |
-//! | `vision` | a vision tower |
+//! | `vision`, `tower_mlp` | a vision tower |
 //! | `head_norms` | norms of q and k with weights of each head |
 //! | `layer_inputs` | an input of each layer's own; experts beside an MLP |
 //! | `adapters` | adapter slots behind the weights that adapters may change |
@@ -39,6 +39,7 @@ mod loader;
 mod merged;
 mod recurrent;
 mod reorder;
+mod tower_mlp;
 mod vision;
 mod scale;
 

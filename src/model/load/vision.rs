@@ -2,6 +2,7 @@
 
 use super::linears;
 use super::loader::{dummy, Loader, Upload, Vector};
+use super::tower_mlp::wide_rows;
 use crate::device::{Bytes, DType, Device, HostTensor, Join, Norm, NormKind, Source, WeightKind};
 use crate::error::Result;
 use crate::image::Kind;
@@ -13,9 +14,7 @@ use crate::model::checkpoint::WeightSource;
 use crate::model::config::{PlacesSpec, VisionSpec};
 use crate::model::quant::unpack::Values;
 use crate::model::shard::Cut;
-use crate::model::weights::{
-    Linear, MergeNorm, MergeProduct, Merger, Mlp, TowerLayer, TowerWeights,
-};
+use crate::model::weights::{Linear, MergeNorm, MergeProduct, Merger, TowerLayer, TowerWeights};
 
 impl<'a, D: Device> Loader<'a, D> {
     pub(super) fn tower(&mut self, vision: &VisionSpec) -> Result<TowerWeights<D::Weight>> {
@@ -28,9 +27,11 @@ impl<'a, D: Device> Loader<'a, D> {
         let places = self.places(prefix, vision)?;
         let first = row.first.map(|norm| self.tower_norm(vision, row.norm, &name(norm), width));
         let first = first.transpose()?;
+        let mlp_width = self.tower_mlp_width(vision, prefix)?;
         let mut layers = Vec::new();
         for i in 0..vision.depth {
-            layers.push(self.tower_layer(vision, &name(&format!("{}.{i}.", row.layers)))?);
+            let prefix = name(&format!("{}.{i}.", row.layers));
+            layers.push(self.tower_layer(vision, &prefix, mlp_width)?);
         }
         let last = row.last.map(|norm| self.tower_norm(vision, row.norm, &name(norm), width));
         let last = last.transpose()?;
@@ -59,30 +60,27 @@ impl<'a, D: Device> Loader<'a, D> {
     }
 
     /// The layer of this prefix.
-    fn tower_layer(&mut self, vision: &VisionSpec, prefix: &str) -> Result<TowerLayer<D::Weight>> {
+    fn tower_layer(
+        &mut self,
+        vision: &VisionSpec,
+        prefix: &str,
+        mlp_width: usize,
+    ) -> Result<TowerLayer<D::Weight>> {
         let (row, width) = (vision.tower, vision.width);
         let name = |name: &str| format!("{prefix}{name}");
-        let up: Vec<String> = row.up.iter().map(|up| name(up)).collect();
-        let up_outputs = vec![vision.ffn; up.len()];
         // In one part: not the decoder's heads.
         let qkv: Vec<String> = row.qkv.iter().map(|qkv| name(qkv)).collect();
         let outputs = vec![3 * width / qkv.len(); qkv.len()];
-        let (out, down) = (name(row.out), name(row.down));
-        let scales = row.layer_scales.map(|scales| scales.map(name));
-        let scales = scales.as_ref().map_or([None; 2], |[out, down]| [Some(out), Some(down)]);
+        let (out, scales) = (name(row.out), row.layer_scales.map(|scales| name(scales[0])));
+        let columns = [width, width];
         Ok(TowerLayer {
             norms: [
                 self.tower_norm(vision, row.norm, &name(row.norms[0]), width)?,
                 self.tower_norm(vision, row.norm, &name(row.norms[1]), width)?,
             ],
             qkv: self.linear(&qkv, &outputs, width, vision.qkv_bias, &Cut::Whole)?,
-            out: self.scaled(vision, [Some(&out), scales[0]], width, row.out_bias)?,
-            mlp: Mlp {
-                up: self.linear(&up, &up_outputs, width, row.mlp_bias, &Cut::Whole)?,
-                down: self.scaled(vision, [Some(&down), scales[1]], vision.ffn, row.mlp_bias)?,
-                activation: None,
-                width: vision.ffn,
-            },
+            out: self.scaled(vision, [Some(&out), scales.as_ref()], columns, row.out_bias)?,
+            mlp: self.tower_mlp(vision, prefix, mlp_width)?,
         })
     }
 
@@ -175,37 +173,52 @@ impl<'a, D: Device> Loader<'a, D> {
     }
 
     /// A product to the tower's width, times a vector of that name, if there is one: folded into
-    /// it, before it is rounded.
-    fn scaled(
+    /// it, before it is rounded. Of `columns[0]` inputs, with columns of zeros up to `columns[1]`.
+    pub(super) fn scaled(
         &mut self,
         vision: &VisionSpec,
         [name, scales]: [Option<&String>; 2],
-        inputs: usize,
+        columns: [usize; 2],
         bias: bool,
     ) -> Result<Linear<D::Weight>> {
         let (width, name) = (vision.width, name.cloned().unwrap_or_default());
+        let [inputs, all] = columns;
         let one = |name: &str| [name.to_string()];
         let (weights, biases) = (one(&format!("{name}.weight")), one(&format!("{name}.bias")));
         let factors = match scales {
             Some(scales) => self.numbers(&one(scales), width, 1)?,
             None => None,
         };
-        let Some(factors) = factors else {
+        if factors.is_none() && inputs == all {
             return self.linear(&[name], &[width], inputs, bias, &Cut::Whole);
-        };
+        }
 
-        let times = |values: Vec<f32>, of_row: usize| -> Vec<u8> {
-            let rows = values.chunks_exact(of_row).zip(&factors);
-            rows.flat_map(|(row, f)| row.iter().flat_map(move |x| (x * f).to_le_bytes())).collect()
+        let factors = factors.as_deref();
+        let weight = match self.numbers(&weights, width, inputs)? {
+            Some(read) => {
+                let bytes = wide_rows(&read, factors, columns);
+                self.folded(&weights[0], WeightKind::Linear, [width, all], &bytes)?
+            }
+            None => self.upload(Upload {
+                name: &weights[0],
+                kind: WeightKind::Linear,
+                outputs: width,
+                inputs: all,
+                transposed: false,
+                join: Join::None,
+                values: Values::plain(dummy(&weights[0], all)),
+            })?,
         };
-        let read = self.numbers(&weights, width, inputs)?.unwrap_or_default();
-        let weight =
-            self.folded(&weights[0], WeightKind::Linear, [width, inputs], &times(read, inputs))?;
         if !bias {
             return Ok(Linear { weight, bias: None });
         }
-        let read = self.numbers(&biases, width, 1)?.unwrap_or_default();
-        let bias = self.folded(&biases[0], WeightKind::Vector, [width, 1], &times(read, 1))?;
+        let bias = match self.numbers(&biases, width, 1)? {
+            Some(read) => {
+                let bytes = wide_rows(&read, factors, [1, 1]);
+                self.folded(&biases[0], WeightKind::Vector, [width, 1], &bytes)?
+            }
+            None => self.tower_vector(biases[0].clone(), width)?,
+        };
         Ok(Linear { weight, bias: Some(bias) })
     }
 
