@@ -15,7 +15,7 @@ use triton_vllm::device::{
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
-use triton_vllm::plan::{Feed, SlotChange, SlotOpen, StepPlan};
+use triton_vllm::plan::{Feed, PromptImages, SlotChange, SlotOpen, StepPlan};
 use triton_vllm::sampling::SamplerSpec;
 
 /// Numerical Recipes' generator: good enough for inputs.
@@ -360,6 +360,18 @@ impl<D: Graded> Bench<D> {
     }
 
     pub fn feed_some(&mut self, lengths: &[usize], samples: &[bool]) {
+        let plan = self.plan_of(lengths, samples);
+        self.begin(plan);
+    }
+
+    /// The same; the sequence in slot 0 has images from here on.
+    pub fn feed_images(&mut self, lengths: &[usize], images: Arc<PromptImages>) {
+        let mut plan = self.plan_of(lengths, &vec![true; lengths.len()]);
+        plan.images.push((SlotId(0), images));
+        self.begin(plan);
+    }
+
+    fn plan_of(&mut self, lengths: &[usize], samples: &[bool]) -> StepPlan {
         let mut plan = StepPlan::default();
         let mut at = 0;
         for (slot, (&length, &sample)) in lengths.iter().zip(samples).enumerate() {
@@ -375,7 +387,7 @@ impl<D: Graded> Bench<D> {
             at += length;
         }
         plan.chunk_tokens = (0..at as u32).map(TokenId).collect();
-        self.begin(plan);
+        plan
     }
 
     /// Begin a step with these prompts, or with the last token of every sequence.

@@ -2,7 +2,10 @@
 //! that are cut into parts, more sequences than blocks; over pages of the model's type and of eight
 //! bits. Part of `cuda_ops`.
 
+use std::sync::Arc;
+
 use super::*;
+use triton_vllm::plan::{ImageSpan, PatchRows, PromptImages};
 
 /// Of pages: the model's type, and those of eight bits.
 const KV_TYPES: [Option<KvType>; 3] = [None, Some(KvType::E4m3), Some(KvType::E5m2)];
@@ -186,6 +189,89 @@ fn attention_over_long_contexts() {
                     if n > 2 {
                         results.push(("attend", b.dev.read(&out, rows)?));
                     }
+                }
+                Ok(results)
+            });
+        }
+    });
+}
+
+/// Images whose tokens see each other: shorter than a tile and longer, than the window too, at the
+/// edges of chunks, alone in one, and among single tokens.
+#[test]
+fn attention_over_images_that_are_seen_both_ways() {
+    let spans = [(5, 6, 7), (60, 16, 16), (410, 1, 1), (411, 1, 2), (420, 10, 30)];
+    let images = |spans: &[(usize, usize, usize)]| {
+        let span = |&(start, rows, columns): &(usize, usize, usize)| ImageSpan {
+            start,
+            rows,
+            columns,
+            first: 0,
+            patches: Arc::new(PatchRows {
+                rows,
+                columns,
+                tokens: rows * columns,
+                width: 0,
+                bytes: Vec::new(),
+                numbers: Arc::new([[0.0; 256]; 3]),
+                hash: [start as u8; 32],
+            }),
+        };
+        Arc::new(PromptImages { spans: spans.iter().map(span).collect(), both_ways: true })
+    };
+    each_type(|dtype| {
+        let shapes = [
+            (8, 2, 128, None),
+            (8, 4, 256, Some(24)),
+            (3, 3, 64, Some(100)),
+            (6, 2, 80, None),
+            (2, 1, 32, Some(40)),
+            (2, 1, 128, Some(40)),
+        ];
+        let all = shapes.into_iter().flat_map(|shape| KV_TYPES.map(|kv| (shape, kv)));
+        for ((heads, kv_heads, dim, window), kv) in all {
+            if grader::small_shapes() && heads > 3 {
+                continue;
+            }
+            let case = format!("images {heads}/{kv_heads} x {dim}, window {window:?}, {kv:?}");
+            let setup = Setup {
+                kv_heads,
+                head_dim: dim,
+                max_model_len: 1100,
+                step_tokens: 480,
+                kv,
+                ..Setup::default()
+            };
+            compare!(dtype, &setup, &case, 1.0, |b| {
+                let width = (heads + 2 * kv_heads) * dim;
+                let table = b.table(27, 480, width);
+                let spec = AttnSpec {
+                    heads,
+                    kv_heads,
+                    head_dim: dim,
+                    scale: (dim as f32).powf(-0.5),
+                    window,
+                    chunk: None,
+                    softcap: None,
+                    kv_scales: scales(kv),
+                    q_only: false,
+                };
+
+                let mut results = Vec::new();
+                let mut qkv = b.tensor(480, width);
+                let mut out = b.tensor(480, heads * dim);
+                let steps: [&[usize]; 7] =
+                    [&[3, 2], &[400, 1, 60], &[1, 1, 1], &[7, 1, 1], &[2, 1, 1], &[7], &[301, 90]];
+                for (n, step) in steps.into_iter().enumerate() {
+                    let rows = step.iter().sum();
+                    match n {
+                        1 => b.feed_images(step, images(&spans)),
+                        _ => b.feed(step),
+                    }
+                    b.dev.embed(&table, 1.0, &mut qkv)?;
+                    b.dev.rope_store(0, &spec, None, &mut qkv)?;
+                    b.dev.attend(0, &spec, None, &qkv, &mut out)?;
+                    results.push(("attend", b.dev.read(&out, rows)?));
                 }
                 Ok(results)
             });

@@ -1446,10 +1446,12 @@ pub struct PagedAttention {
     pub chunk: u32,
     pub row_width: u32,
     pub unused: u32,
+    #[doc = " As in AttendRows."]
+    pub seen: DevicePtr,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of PagedAttention"][::std::mem::size_of::<PagedAttention>() - 152usize];
+    ["Size of PagedAttention"][::std::mem::size_of::<PagedAttention>() - 160usize];
     ["Alignment of PagedAttention"][::std::mem::align_of::<PagedAttention>() - 8usize];
     ["Offset of field: PagedAttention::items"]
         [::std::mem::offset_of!(PagedAttention, items) - 0usize];
@@ -1492,6 +1494,8 @@ const _: () = {
         [::std::mem::offset_of!(PagedAttention, row_width) - 144usize];
     ["Offset of field: PagedAttention::unused"]
         [::std::mem::offset_of!(PagedAttention, unused) - 148usize];
+    ["Offset of field: PagedAttention::seen"]
+        [::std::mem::offset_of!(PagedAttention, seen) - 152usize];
 };
 #[doc = " ---- Experts (experts.cu) ----"]
 pub const MAX_EXPERTS: u32 = 1024;

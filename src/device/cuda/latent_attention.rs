@@ -12,7 +12,7 @@ use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
 use super::steps::OnDevice;
-use super::worklist::{Tiling, WorkList, PARTS_PER_BLOCK};
+use super::worklist::{causal, Tiling, WorkList, PARTS_PER_BLOCK};
 use crate::device::batch::BatchChunk;
 use crate::device::{DType, LatentSpec};
 use crate::error::{Error, Result};
@@ -159,7 +159,7 @@ impl LatentAttention {
         let Some(heads) = self.heads else { return false };
         if let Some([prompt, single]) = self.tiles(heads) {
             let tiling = Tiling { prompt_rows: prompt.rows, split_rows: single.rows, keys: KEYS };
-            self.list.make(tiling, chunks, heads, single.split_blocks);
+            self.list.make(tiling, chunks, heads, single.split_blocks, &causal);
         }
         self.list.prompt_tiles == 0
     }

@@ -8,6 +8,7 @@ use super::context::Context;
 use super::latent_attention::{self, LatentAttention};
 use super::module::Kernels;
 use super::paged_attention::{self, Attention};
+use super::worklist::KeysEnd;
 use crate::device::batch::BatchChunk;
 use crate::device::{DType, DeviceLimits, KvRow, KvShape};
 use crate::error::Result;
@@ -66,7 +67,7 @@ impl PageAttention {
     }
 
     /// Make the work list of a step. Whether all steps with as many rows are launched alike.
-    pub fn plan(&mut self, chunks: &[BatchChunk]) -> bool {
+    pub fn plan(&mut self, chunks: &[BatchChunk], keys_end: KeysEnd<'_>) -> bool {
         let (shapes, words) = match self {
             PageAttention::Latent(latent) => return latent.plan(chunks),
             PageAttention::Heads { shapes, words, .. } => (shapes, words),
@@ -77,7 +78,7 @@ impl PageAttention {
         let mut repeats = true;
         for shape in shapes {
             let start = words.len();
-            repeats &= shape.plan(chunks, start);
+            repeats &= shape.plan(chunks, keys_end, start);
             if several {
                 words.extend_from_slice(shape.words());
                 // Where the next list begins is part of a recorded launch.

@@ -19,7 +19,7 @@ use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
 use super::steps::OnDevice;
-use super::worklist::{Tiling, WorkList, PARTS_PER_BLOCK};
+use super::worklist::{KeysEnd, Tiling, WorkList, PARTS_PER_BLOCK};
 use crate::device::batch::BatchChunk;
 use crate::device::{AttnSpec, DType, KvType};
 use crate::error::{Error, Result};
@@ -60,7 +60,7 @@ pub struct AttendPages<'a> {
     pub sinks: DevicePtr,
     /// The same; only the plain kernel knows of them.
     pub slopes: DevicePtr,
-    /// Keys that rows see beside those before them, or null; the same.
+    /// Keys that rows see beside those before them, or null.
     pub seen: DevicePtr,
     pub page_size: usize,
     pub slots: abi::SlotRows,
@@ -163,11 +163,11 @@ impl Attention {
     /// Make the work list of a step, to lie from word `start` of its input on; empty where the
     /// plain kernel runs. Whether all steps with as many rows are launched alike: not before it is
     /// known which kernel runs, nor with prompts.
-    pub fn plan(&mut self, chunks: &[BatchChunk], start: usize) -> bool {
+    pub fn plan(&mut self, chunks: &[BatchChunk], keys_end: KeysEnd<'_>, start: usize) -> bool {
         let Some(group) = self.group else { return false };
         self.list_start = start;
         if self.tiled {
-            self.list.make(Tiling::HEADS, chunks, group, self.split_blocks);
+            self.list.make(Tiling::HEADS, chunks, group, self.split_blocks, keys_end);
         }
         self.list.prompt_tiles == 0
     }
@@ -198,9 +198,7 @@ impl Attention {
         let planned = self.group == Some(group) && !self.list.items.is_empty();
         self.group = Some(group);
         match tile_kernels(kernels, self.kv, spec.head_dim) {
-            Some(tiles) if planned && call.slopes.is_null() && call.seen.is_null() => {
-                self.run_tiles(context, tiles, call)
-            }
+            Some(tiles) if planned && call.slopes.is_null() => self.run_tiles(context, tiles, call),
             _ => self.run_plain(context, kernels, call),
         }
     }
@@ -240,6 +238,7 @@ impl Attention {
                 chunk: spec.chunk.unwrap_or(0) as u32,
                 row_width: spec.row_width() as u32,
                 unused: 0,
+                seen: call.seen,
             };
             let blocks = [count, spec.kv_heads];
             kernel.launch_shared(context, blocks, threads, shape.shared_bytes, &parameters)?;

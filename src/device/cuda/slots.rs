@@ -247,6 +247,14 @@ impl Slots {
         Some(at)
     }
 
+    /// Where the keys end that the token of a chunk at this position sees: behind itself, or behind
+    /// its image, if its tokens see each other.
+    pub fn keys_end(&self, chunk: &BatchChunk, position: usize) -> usize {
+        let images = self.rows.get(chunk.slot.index()).and_then(|row| row.images.as_ref());
+        let last = images.map_or(position, |images| images.seen_from(position)[1]);
+        (last + 1).min(chunk.length)
+    }
+
     /// The step feeds tokens of images that see each other.
     pub fn sees_both_ways(&self) -> bool {
         let images = |chunk: &BatchChunk| self.rows.get(chunk.slot.index())?.images.as_ref();

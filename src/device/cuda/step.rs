@@ -5,6 +5,7 @@ use super::abi;
 use super::graphs;
 use super::ranks::Member;
 use super::{Cuda, Tensor, ROW_THREADS};
+use crate::device::batch::BatchChunk;
 use crate::device::StepOps;
 use crate::error::Result;
 use crate::internal;
@@ -31,7 +32,9 @@ impl StepOps for Cuda {
             // What a tower launches depends on its images.
             .filter(|_| !self.slots.feeds_images())
             .map(|rows| rows.min(most));
-        let repeats = reserved.attention.plan(&batch.chunks);
+        let slots = &self.slots;
+        let keys_end = |chunk: &BatchChunk, position| slots.keys_end(chunk, position);
+        let repeats = reserved.attention.plan(&batch.chunks, &keys_end);
         let (input, moved) = reserved.steps.send(&self.slots, reserved.attention.words())?;
         if moved {
             reserved.graphs.forget();

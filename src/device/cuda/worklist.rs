@@ -46,6 +46,14 @@ impl Tiling {
     };
 }
 
+/// Where the keys end that a token of a chunk sees, by its position. No later token's end before.
+pub type KeysEnd<'a> = &'a dyn Fn(&BatchChunk, usize) -> usize;
+
+/// Of texts: each token is the last one that it sees.
+pub fn causal(_: &BatchChunk, position: usize) -> usize {
+    position + 1
+}
+
 /// The work list of a step: chunk tiles; then, if there are single tokens, the first item
 /// of each block of the split kernel, empty where it has none, and the items that follow them.
 #[derive(Default)]
@@ -62,7 +70,14 @@ pub struct WorkList {
 impl WorkList {
     /// Make the list of a step with `group` q heads per KV head, for `blocks` blocks of the split
     /// kernel per KV head.
-    pub fn make(&mut self, tiling: Tiling, chunks: &[BatchChunk], group: usize, blocks: usize) {
+    pub fn make(
+        &mut self,
+        tiling: Tiling,
+        chunks: &[BatchChunk],
+        group: usize,
+        blocks: usize,
+        keys_end: KeysEnd<'_>,
+    ) {
         self.items.clear();
         let Tiling { prompt_rows, split_rows, .. } = tiling;
         let single = |chunk: &&BatchChunk| is_split(chunk, group, split_rows);
@@ -71,8 +86,8 @@ impl WorkList {
             let packed = chunk.tokens * group;
             for begin in (0..packed).step_by(prompt_rows).rev() {
                 let count = prompt_rows.min(packed - begin);
-                let keys = chunk.length - chunk.tokens + (begin + count - 1) / group + 1;
-                self.items.push(item(chunk, begin, count, 0..keys));
+                let last = chunk.position() + (begin + count - 1) / group;
+                self.items.push(item(chunk, begin, count, 0..keys_end(chunk, last)));
             }
         }
         self.prompt_tiles = self.items.len();
@@ -228,7 +243,7 @@ mod tests {
                     first += tokens;
                 }
                 let mut list = WorkList::default();
-                list.make(tiling, &chunks, group, blocks);
+                list.make(tiling, &chunks, group, blocks, &causal);
                 check(tiling, &list, &chunks, group, blocks);
             }
         }
@@ -296,7 +311,7 @@ mod tests {
         let prompts = |group: usize, tokens: usize, logits: usize| {
             let mut list = WorkList::default();
             let drafts = BatchChunk { logits, ..chunk(0, 0, tokens, 900) };
-            list.make(HEADS, &[drafts], group, 40);
+            list.make(HEADS, &[drafts], group, 40, &causal);
             assert_eq!(list.split, list.prompt_tiles == 0);
             list.prompt_tiles
         };

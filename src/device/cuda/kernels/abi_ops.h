@@ -378,6 +378,7 @@ struct PagedAttention {
   u32 chunk;  // As in AttendRows.
   u32 row_width;
   u32 unused;
+  DEVICE(const u32) seen;  // As in AttendRows.
 };
 
 // ---- Experts (experts.cu) ----

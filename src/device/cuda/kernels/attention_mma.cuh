@@ -40,6 +40,21 @@ __device__ __forceinline__ u32 first_key(const PagedAttention& c, u32 at) {
   return at >= most ? at + 1 - most : 0;
 }
 
+// The keys that a row sees: those before it, as far as it reaches, and all of its image, if it is
+// of one whose tokens see each other. Neither end comes before that of an earlier row.
+struct SeenKeys {
+  u32 from, to;
+  __device__ __forceinline__ SeenKeys(const PagedAttention& c, u64 row) {
+    const u32 at = c.position[row];
+    from = first_key(c, at);
+    to = at + 1;
+    if (c.seen) {
+      from = min(from, c.seen[3 * row + 1]);
+      to = c.seen[3 * row + 2] + 1;
+    }
+  }
+};
+
 // What a head's sink adds to the sum of a row's weights, which are relative to `peak` (base 2).
 // However high it is: then nothing is left for the others.
 __device__ __forceinline__ float weight_of_sink(const PagedAttention& c, u32 head, float peak) {

@@ -67,7 +67,7 @@ struct Prompt : PromptTile<D, true> {
     const u64 slab = (u64)c.kv_heads * c.page_size * D;
     const bool e5m2 = c.kv == KV_TYPE_E5M2;
     this->begin_item(c, item);
-    const PromptRange range(c, item, this->at[0]);
+    const PromptRange range(c, item, this->seen_to[0]);
     const u32 from = range.from, to = range.to, tiles = (to - from + KEYS - 1) / KEYS;
     const u32 keys = this->keys, values = this->values;
     const u32 raw_keys = values + PROMPT_STAGES * TILE, raw_values = raw_keys + Raw::BYTES;

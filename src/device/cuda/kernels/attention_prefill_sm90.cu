@@ -49,7 +49,7 @@ struct Prompt : PromptTile<D, false> {
     const u64 slab = (u64)c.kv_heads * c.page_size * (2 * D);
     this->begin_item(c, item);
     load_q(c, item);
-    const PromptRange range(c, item, this->at[0]);
+    const PromptRange range(c, item, this->seen_to[0]);
     const u32 from = range.from, to = range.to, tiles = (to - from + KEYS - 1) / KEYS;
     const u32 keys = this->keys, values = this->values;
 

@@ -27,7 +27,7 @@ struct PromptTile {
   u32 p[KEYS / 16][4];
   float row_max[2], row_sum[2];
   float own_scale[2];
-  u32 at[2];  // positions of the two packed rows of this thread
+  u32 sees[2], seen_to[2];  // the keys that the two packed rows of this thread see
 
   __device__ u32 row(int half) const { return row0 + lane / 4 + half * 8; }
 
@@ -42,7 +42,9 @@ struct PromptTile {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const u32 packed = item->begin + min(row(half), item->count - 1);
-      at[half] = c.position[item->first_row + packed / (c.heads / c.kv_heads)];
+      const SeenKeys keys(c, item->first_row + packed / (c.heads / c.kv_heads));
+      sees[half] = keys.from;
+      seen_to[half] = keys.to;
     }
 #pragma unroll
     for (int w = 0; w < WIDTHS; w++) {
@@ -115,11 +117,10 @@ struct PromptTile {
       factor[0] = factor[1] = c.softcap * LOG2E;
     }
     if (mask) {
-      const u32 most[2] = {reach(c, at[0]), reach(c, at[1])};
 #pragma unroll
       for (int i = 0; i < KEYS / 2; i++) {
-        const u32 key = first + i / 4 * 8 + lane % 4 * 2 + i % 2, mine = at[i / 2 % 2];
-        const bool seen = key < end && key <= mine && mine - key < most[i / 2 % 2];
+        const u32 key = first + i / 4 * 8 + lane % 4 * 2 + i % 2, half = i / 2 % 2;
+        const bool seen = key < end && key < seen_to[half] && key >= sees[half];
         if (!seen) s[i] = -INFINITY;
       }
     }
@@ -212,13 +213,14 @@ struct PromptTile {
 struct PromptRange {
   u32 from, to, least;
 
-  __device__ PromptRange(const PagedAttention& c, const WorkItem* item, u32 at) {
-    // Positions grow with the packed row: the first sees the fewest keys.
+  // `seen_to` is of the calling thread's first row.
+  __device__ PromptRange(const PagedAttention& c, const WorkItem* item, u32 seen_to) {
     from = item->keys_from;
     to = item->keys_to;
-    const u32 lowest = c.position[item->first_row + item->begin / (c.heads / c.kv_heads)];
-    from = max(from, first_key(c, lowest));
-    least = __shfl_sync(~0u, at, 0) + 1;
+    // No later row sees earlier keys, or ends before the first one.
+    const SeenKeys first(c, item->first_row + item->begin / (c.heads / c.kv_heads));
+    from = max(from, first.from);
+    least = __shfl_sync(~0u, seen_to, 0);
   }
   __device__ bool masked(const PagedAttention& c, u32 end) const {
     return end > min(least, to) || (c.window | c.chunk) != 0;

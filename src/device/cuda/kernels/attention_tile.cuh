@@ -74,21 +74,21 @@ struct OperandTile {
 // The keys of an item that its rows see.
 struct KeyRange {
   u32 from, to, tiles;
-  u32 lowest;  // Position of the first row: it sees the fewest keys.
+  u32 least;  // Where the keys end that the first row sees: the others see as many.
   u32 fresh;   // Keys from here on are this step's: of the sequence's rows before the tile, too.
 
   __device__ KeyRange(const PagedAttention& c, const WorkItem* item) {
-    // Positions grow with the packed row.
-    lowest = c.position[item->first_row + item->begin / (c.heads / c.kv_heads)];
+    const SeenKeys first(c, item->first_row + item->begin / (c.heads / c.kv_heads));
+    least = first.to;
     fresh = c.position[item->first_row];
     from = item->keys_from;
     to = item->keys_to;
-    from = max(from, first_key(c, lowest));
+    from = max(from, first.from);
     tiles = from < to ? (to - from + KEYS - 1) / KEYS : 0;
   }
   // Whether a row may not see all of the tile that starts at this key.
   __device__ bool masked(const PagedAttention& c, u32 first) const {
-    return first + KEYS > min(lowest + 1, to) || (c.window | c.chunk) != 0;
+    return first + KEYS > min(least, to) || (c.window | c.chunk) != 0;
   }
 };
 
@@ -122,7 +122,7 @@ struct Tile {
   float o[DT][4];
   float row_max[2], row_sum[2];
   float own_scale[2];
-  u32 at[2];  // positions of the two packed rows of this thread
+  u32 sees[2], seen_to[2];  // the keys that the two packed rows of this thread see
 
   // A thread's two packed rows, relative to the tile.
   __device__ u32 row(int half) const { return wm * 16 + lane / 4 + half * 8; }
@@ -155,7 +155,9 @@ struct Tile {
       const bool valid = r < count;
       const u32 packed = item->begin + (valid ? r : 0);
       const u64 token = item->first_row + packed / group;
-      at[half] = c.position[token];
+      const SeenKeys keys(c, token);
+      sees[half] = keys.from;
+      seen_to[half] = keys.to;
       const act* from = c.qkv + token * width + (u64)(kv * group + packed % group) * D;
 #pragma unroll
       for (int s = 0; s < STEPS; s++) {
@@ -224,7 +226,6 @@ struct Tile {
 #pragma unroll
     for (int n = 0; n < NT; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.f;
     Pages::multiply_keys(keys, wn * (KEYS / WN), lane, q, s);
-    const u32 most[2] = {reach(c, at[0]), reach(c, at[1])};
 #pragma unroll
     for (int n = 0; n < NT; n++) {
 #pragma unroll
@@ -233,8 +234,8 @@ struct Tile {
         if (c.softcap != 0.f) x = c.softcap * tanh_fast(x / c.softcap);
         s[n][i] = x * LOG2E;
         if (mask) {
-          const u32 key = first + wn * (KEYS / WN) + n * 8 + lane % 4 * 2 + i % 2, mine = at[i / 2];
-          const bool seen = key < end && key <= mine && mine - key < most[i / 2];
+          const u32 key = first + wn * (KEYS / WN) + n * 8 + lane % 4 * 2 + i % 2;
+          const bool seen = key < end && key < seen_to[i / 2] && key >= sees[i / 2];
           if (!seen) s[n][i] = -INFINITY;
         }
       }
