@@ -239,7 +239,7 @@ impl<D: Device> VisionOps for Without<D> {
     pass_on_or_omit! {
         fn put_patches(out: &mut D::Tensor);
         fn add_places(table: &D::Weight, x: &mut D::Tensor);
-        fn turn_rows(spec: &AttnSpec, qkv: &mut D::Tensor);
+        fn turn_rows(spec: &AttnSpec, bias: Option<&D::Weight>, qkv: &mut D::Tensor);
         fn attend_spans(spec: &AttnSpec, span: Span, qkv: &D::Tensor, out: &mut D::Tensor);
         fn join_rows(count: usize, x: &D::Tensor, out: &mut D::Tensor);
         fn mean_rows(count: usize, x: &D::Tensor, out: &mut D::Tensor);

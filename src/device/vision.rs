@@ -110,9 +110,14 @@ pub trait VisionOps: DeviceTypes {
     /// `x[r]` += the rows of the table that are its corners, each as much as it counts.
     fn add_places(&mut self, table: &Self::Weight, x: &mut Self::Tensor) -> Result<()>;
 
-    /// Turn q and k in `[R, 3 * heads * head_dim]` q|k|v: element i of a head and i + head_dim / 2
-    /// by `angles[r * head_dim / 2 + i]`.
-    fn turn_rows(&mut self, spec: &AttnSpec, qkv: &mut Self::Tensor) -> Result<()>;
+    /// Add the bias to `[R, 3 * heads * head_dim]` q|k|v, if there is one, then turn q and k:
+    /// element i of a head and i + head_dim / 2 by `angles[r * head_dim / 2 + i]`.
+    fn turn_rows(
+        &mut self,
+        spec: &AttnSpec,
+        bias: Option<&Self::Weight>,
+        qkv: &mut Self::Tensor,
+    ) -> Result<()>;
 
     /// Attention as `attend_all`, of each row over those of its span. As many heads of k and v as
     /// of q, and no window.

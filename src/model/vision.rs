@@ -11,7 +11,7 @@ use super::config::{PlacesSpec, VisionSpec};
 use super::tower_layout::{angles, corners, Layout};
 use super::weights::{MergeNorm, MergeProduct, Merger, TowerLayer, TowerWeights};
 use crate::device::{
-    AttnSpec, Device, KvScales, Norm, PatchOf, RowCopy, Span, TowerLimits, TowerRows,
+    AttnSpec, Device, KvScales, Norm, PatchOf, RowCopy, Seam, Span, TowerLimits, TowerRows,
 };
 use crate::error::Result;
 use crate::image::Processed;
@@ -368,8 +368,13 @@ impl<D: Device> VisionTower<D> {
 
         let rows = layout.patches.len();
         let mut deep = self.spec.deep.iter().zip(&w.deep).zip(1..).peekable();
+        let mut normed = false;
         for (index, (layer, &whole)) in w.layers.iter().zip(&self.spec.whole).enumerate() {
-            b.layer(dev, &self.spec, &self.attn, layer, whole)?;
+            // A merger between layers has a norm of its own.
+            let merges = deep.peek().is_some_and(|((at, _), _)| **at == index);
+            let next = w.layers.get(index + 1).filter(|_| !merges).map(|next| &next.norms[0]);
+            b.layer(dev, &self.spec, &self.attn, layer, whole, (normed, next))?;
+            normed = next.is_some();
             if let Some(((_, merger), nth)) = deep.next_if(|((at, _), _)| **at == index) {
                 b.merge(dev, square, rows, merger, nth)?;
                 dev.begin_rows(rows)?;
@@ -403,7 +408,8 @@ impl<T> TowerBuffers<T> {
         Ok(())
     }
 
-    /// A layer, from residual to residual.
+    /// A layer, from residual to residual. `normed`: the layer before has made its first norm;
+    /// `next`: of the layer behind, which this one makes.
     fn layer<D: Device<Tensor = T>>(
         &mut self,
         dev: &mut D,
@@ -411,22 +417,34 @@ impl<T> TowerBuffers<T> {
         attn: &AttnSpec,
         layer: &TowerLayer<D::Weight>,
         whole: bool,
+        (normed, next): (bool, Option<&Norm<D::Weight>>),
     ) -> Result<()> {
         let TowerLayer { norms, qkv, out, mlp } = layer;
         let span = if whole { Span::Image } else { Span::Window };
-        dev.norm(&norms[0], &self.residual, &mut self.normed)?;
-        dev.linear(&qkv.weight, qkv.bias.as_ref(), &self.normed, &mut self.qkv)?;
-        if spec.tower.turns != Turns::None {
-            dev.turn_rows(attn, &mut self.qkv)?;
+        if !normed {
+            dev.norm(&norms[0], &self.residual, &mut self.normed)?;
+        }
+        let bias = qkv.bias.as_ref();
+        if spec.tower.turns == Turns::None {
+            dev.linear(&qkv.weight, bias, &self.normed, &mut self.qkv)?;
+        } else {
+            dev.linear(&qkv.weight, None, &self.normed, &mut self.qkv)?;
+            dev.turn_rows(attn, bias, &mut self.qkv)?;
         }
         dev.attend_spans(attn, span, &self.qkv, &mut self.attn)?;
-        dev.linear(&out.weight, out.bias.as_ref(), &self.attn, &mut self.delta)?;
-        dev.add_norm(&norms[1], &self.delta, &mut self.residual, &mut self.normed)?;
+        let TowerBuffers { delta, residual, normed, .. } = self;
+        let seam = Seam { norm: &norms[1], delta, residual, normed };
+        dev.linear_add_norm(&out.weight, out.bias.as_ref(), &self.attn, seam)?;
 
         let (up, act) = (&mlp.up, spec.activation);
         dev.linear_act(&up.weight, up.bias.as_ref(), act, &self.normed, &mut self.ffn)?;
-        dev.linear(&mlp.down.weight, mlp.down.bias.as_ref(), &self.ffn, &mut self.delta)?;
-        dev.add(&self.delta, &mut self.residual)
+        let (down, bias) = (&mlp.down.weight, mlp.down.bias.as_ref());
+        let Some(norm) = next else {
+            dev.linear(down, bias, &self.ffn, &mut self.delta)?;
+            return dev.add(&self.delta, &mut self.residual);
+        };
+        let TowerBuffers { delta, residual, normed, .. } = self;
+        dev.linear_add_norm(down, bias, &self.ffn, Seam { norm, delta, residual, normed })
     }
 
     /// The residual's `rows` patches to the n-th vectors; ops run over squares then.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::grader::{small_shapes, Random};
-use triton_vllm::device::{PatchOf, RowCopy, Span, TowerLimits, TowerRows};
+use triton_vllm::device::{PatchOf, RowCopy, Seam, Span, TowerLimits, TowerRows};
 use triton_vllm::plan::PatchRows;
 
 const LIMITS: TowerLimits = TowerLimits {
@@ -148,21 +148,54 @@ fn patches_of_several_images() {
 #[test]
 fn turns_by_angles() {
     each_type(|dtype| {
-        for dim in [2, 20, 64, 80, 256] {
+        for dim in [2, 20, 64, 72, 80, 256] {
             let case = format!("turn_rows, heads of {dim}");
             compare!(dtype, &Setup::default(), &case, 1.0, |b| {
                 let spec = heads(3, dim);
                 b.dev.reserve_tower(&TowerLimits { angles: dim / 2, patch_width: 6, ..LIMITS })?;
                 let mut results = Vec::new();
-                for count in [1, 37] {
+                let bias = b.vector(74, spec.row_width());
+                for (count, bias) in [(1, None), (37, None), (1, Some(&bias)), (37, Some(&bias))] {
                     let mut qkv = b.input(count, spec.row_width(), 73);
                     b.dev.begin_tower(rows(6, dim / 2, &[count], &[count]))?;
-                    b.dev.turn_rows(&spec, &mut qkv)?;
+                    b.dev.turn_rows(&spec, bias, &mut qkv)?;
                     results.push(("turn_rows", b.dev.read(&qkv, count)?));
                     b.dev.end_rows();
                 }
                 Ok(results)
             });
+        }
+    });
+}
+
+/// Of few rows the product has the bias, of many the norm; the residual has it once.
+#[test]
+fn products_with_a_bias_before_a_norm() {
+    each_type(|dtype| {
+        for (count, width) in [(5, 64), (100, 64), (100, 264), (70, 33), (100, 4104)] {
+            for kind in [NormKind::Layer, NormKind::Rms] {
+                let case = format!("linear_add_norm of {count} x {width}, {kind:?}");
+                compare!(dtype, &Setup::default(), &case, 2.0, |b| {
+                    b.dev.reserve_tower(&LIMITS)?;
+                    let (weight, bias) = (b.linear(81, width, 40), b.vector(82, width));
+                    let norm_bias = Some(b.vector(84, width));
+                    let norm =
+                        Norm { kind, eps: 1e-5, weight: b.vector(83, width), bias: norm_bias };
+                    let x = b.input(count, 40, 85);
+                    let mut residual = b.input(count, width, 86);
+                    let mut delta = b.tensor(count, width);
+                    let mut normed = b.tensor(count, width);
+
+                    let (d, r, n) = (&mut delta, &mut residual, &mut normed);
+                    let seam = Seam { norm: &norm, delta: d, residual: r, normed: n };
+                    b.dev.begin_rows(count)?;
+                    b.dev.linear_add_norm(&weight, Some(&bias), &x, seam)?;
+                    let residual = b.dev.read(&residual, count)?;
+                    let normed = b.dev.read(&normed, count)?;
+                    b.dev.end_rows();
+                    Ok(vec![("residual", residual), ("normed", normed)])
+                });
+            }
         }
     });
 }

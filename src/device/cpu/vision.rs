@@ -55,7 +55,17 @@ impl VisionOps for Cpu {
         Ok(())
     }
 
-    fn turn_rows(&mut self, spec: &AttnSpec, qkv: &mut Tensor) -> Result<()> {
+    fn turn_rows(
+        &mut self,
+        spec: &AttnSpec,
+        bias: Option<&Weight>,
+        qkv: &mut Tensor,
+    ) -> Result<()> {
+        if let Some(bias) = bias.map(Weight::vector) {
+            for r in 0..self.rows() {
+                qkv.row_mut(r).iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+            }
+        }
         let half = spec.head_dim / 2;
         let turned = (spec.heads + spec.kv_heads) * spec.head_dim;
         for (r, angles) in self.tower.angles.chunks_exact(half).enumerate() {

@@ -850,10 +850,12 @@ pub struct AddNorm {
     pub padded_width: u32,
     pub eps: f32,
     pub kind: NormKind,
+    #[doc = " \\[width], added to delta by add_norm alone; or null"]
+    pub delta_bias: DevicePtr,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AddNorm"][::std::mem::size_of::<AddNorm>() - 80usize];
+    ["Size of AddNorm"][::std::mem::size_of::<AddNorm>() - 88usize];
     ["Alignment of AddNorm"][::std::mem::align_of::<AddNorm>() - 8usize];
     ["Offset of field: AddNorm::delta"][::std::mem::offset_of!(AddNorm, delta) - 0usize];
     ["Offset of field: AddNorm::residual"][::std::mem::offset_of!(AddNorm, residual) - 8usize];
@@ -868,6 +870,7 @@ const _: () = {
         [::std::mem::offset_of!(AddNorm, padded_width) - 68usize];
     ["Offset of field: AddNorm::eps"][::std::mem::offset_of!(AddNorm, eps) - 72usize];
     ["Offset of field: AddNorm::kind"][::std::mem::offset_of!(AddNorm, kind) - 76usize];
+    ["Offset of field: AddNorm::delta_bias"][::std::mem::offset_of!(AddNorm, delta_bias) - 80usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -2477,12 +2480,12 @@ pub struct SumAddNorm {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SumAddNorm"][::std::mem::size_of::<SumAddNorm>() - 168usize];
+    ["Size of SumAddNorm"][::std::mem::size_of::<SumAddNorm>() - 176usize];
     ["Alignment of SumAddNorm"][::std::mem::align_of::<SumAddNorm>() - 8usize];
     ["Offset of field: SumAddNorm::all"][::std::mem::offset_of!(SumAddNorm, all) - 0usize];
     ["Offset of field: SumAddNorm::norm"][::std::mem::offset_of!(SumAddNorm, norm) - 80usize];
-    ["Offset of field: SumAddNorm::rows"][::std::mem::offset_of!(SumAddNorm, rows) - 160usize];
-    ["Offset of field: SumAddNorm::unused"][::std::mem::offset_of!(SumAddNorm, unused) - 164usize];
+    ["Offset of field: SumAddNorm::rows"][::std::mem::offset_of!(SumAddNorm, rows) - 168usize];
+    ["Offset of field: SumAddNorm::unused"][::std::mem::offset_of!(SumAddNorm, unused) - 172usize];
 };
 #[doc = " whole = all ranks' parts side by side; columns behind the whole's end are dropped. All of it, or\n of gather_ranks `vectors` times 16 bytes of the part from the `first` on, as many as\n EXCHANGE_PIECES of all blocks hold at most."]
 #[repr(C)]
@@ -2955,7 +2958,7 @@ const _: () = {
         [::std::mem::offset_of!(AddPlaces, table_rows) - 24usize];
     ["Offset of field: AddPlaces::width"][::std::mem::offset_of!(AddPlaces, width) - 28usize];
 };
-#[doc = " Pairs i and i + dim / 2 of heads."]
+#[doc = " Pairs i and i + dim / 2 of heads, behind a bias of all columns."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct TurnRows {
@@ -2963,6 +2966,8 @@ pub struct TurnRows {
     pub qkv: DevicePtr,
     #[doc = " \\[rows, dim / 2]"]
     pub angles: DevicePtr,
+    #[doc = " \\[width], or null"]
+    pub bias: DevicePtr,
     pub heads: u32,
     pub dim: u32,
     pub width: u32,
@@ -2970,14 +2975,15 @@ pub struct TurnRows {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of TurnRows"][::std::mem::size_of::<TurnRows>() - 32usize];
+    ["Size of TurnRows"][::std::mem::size_of::<TurnRows>() - 40usize];
     ["Alignment of TurnRows"][::std::mem::align_of::<TurnRows>() - 8usize];
     ["Offset of field: TurnRows::qkv"][::std::mem::offset_of!(TurnRows, qkv) - 0usize];
     ["Offset of field: TurnRows::angles"][::std::mem::offset_of!(TurnRows, angles) - 8usize];
-    ["Offset of field: TurnRows::heads"][::std::mem::offset_of!(TurnRows, heads) - 16usize];
-    ["Offset of field: TurnRows::dim"][::std::mem::offset_of!(TurnRows, dim) - 20usize];
-    ["Offset of field: TurnRows::width"][::std::mem::offset_of!(TurnRows, width) - 24usize];
-    ["Offset of field: TurnRows::unused"][::std::mem::offset_of!(TurnRows, unused) - 28usize];
+    ["Offset of field: TurnRows::bias"][::std::mem::offset_of!(TurnRows, bias) - 16usize];
+    ["Offset of field: TurnRows::heads"][::std::mem::offset_of!(TurnRows, heads) - 24usize];
+    ["Offset of field: TurnRows::dim"][::std::mem::offset_of!(TurnRows, dim) - 28usize];
+    ["Offset of field: TurnRows::width"][::std::mem::offset_of!(TurnRows, width) - 32usize];
+    ["Offset of field: TurnRows::unused"][::std::mem::offset_of!(TurnRows, unused) - 36usize];
 };
 #[doc = " A row of one tensor to one of another."]
 #[repr(C)]

@@ -193,8 +193,16 @@ impl DenseOps for Cuda {
             if self.add_to_residual(weight, vector(bias, width), x, &mut seam)? {
                 return Ok(());
             }
-            self.linear(weight, bias, x, seam.delta)?;
-            return self.add_norm(seam.norm, seam.delta, seam.residual, seam.normed);
+            // Of a tower: a bias that would take a launch of its own goes with the norm.
+            let waits = self.tower_rows.is_some() && self.bias_takes_a_launch(rows, weight);
+            let [now, then] = if waits { [None, bias] } else { [bias, None] };
+            self.linear(weight, now, x, seam.delta)?;
+            let Seam { norm, delta, residual, normed } = seam;
+            let delta_bias = vector(then, width);
+            let parameters = self.add_norm_of(norm, delta, residual, normed);
+            let parameters = abi::AddNorm { delta_bias, ..parameters };
+            let threads = norm_threads(width);
+            return self.kernels.add_norm.launch(&self.context, [rows, 1], threads, &parameters);
         };
         let x = x.input(rows, weight.inputs, "linear_add_norm");
         let y = seam.delta.to(rows, width, "linear_add_norm");
@@ -316,6 +324,7 @@ impl Cuda {
             padded_width: padded_inputs(width) as u32,
             eps: norm.eps,
             kind: norm.kind.into(),
+            delta_bias: DevicePtr::NULL,
         }
     }
 

@@ -112,6 +112,7 @@ impl Cuda {
             padded_width: padded_inputs(width) as u32,
             eps: 1e-5,
             kind: abi::NormKind::Rms,
+            delta_bias: DevicePtr::NULL,
         };
         let launch = || {
             if joined {

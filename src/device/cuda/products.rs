@@ -10,7 +10,7 @@ use super::memory::Memory;
 use super::tensor::Input;
 use super::weights::{Held, Weight};
 use super::{Cuda, ROW_THREADS};
-use crate::device::Activation;
+use crate::device::{Activation, Join};
 use crate::error::Result;
 
 impl From<Activation> for abi::Activation {
@@ -55,6 +55,14 @@ impl Cuda {
             End::Gated(_) => self.scratch(rows * outputs * self.dtype.bytes()),
             End::Act(_) | End::Logits => Ok(y),
         }
+    }
+
+    /// Whether a plain product of so many rows ends with another launch where it has a bias.
+    pub(super) fn bias_takes_a_launch(&self, rows: usize, weight: &Weight) -> bool {
+        matches!(weight.held, Held::Plain(_))
+            && weight.join == Join::None
+            && weight.adapters.is_none()
+            && rows > abi::SMALL_M_ROWS.max(abi::TILED_HALF_ROWS) as usize
     }
 
     /// y = end(x W^T + bias) over `rows` rows; `bias` may be null.

@@ -3,6 +3,7 @@
 
 use super::abi::{self, RowPair};
 use super::context::Context;
+use super::device_ptr::DevicePtr;
 use super::span_attention::Tile;
 use super::tower_inputs::TowerInputs;
 use super::weights::Weight;
@@ -97,7 +98,12 @@ impl VisionOps for Cuda {
         self.kernels.add_places.launch(context, blocks, THREADS, &parameters)
     }
 
-    fn turn_rows(&mut self, spec: &AttnSpec, qkv: &mut Tensor) -> Result<()> {
+    fn turn_rows(
+        &mut self,
+        spec: &AttnSpec,
+        bias: Option<&Weight>,
+        qkv: &mut Tensor,
+    ) -> Result<()> {
         let rows = self.rows();
         let (tower, context) = self.tower()?;
         if spec.head_dim > abi::SPAN_MAX_HEAD_DIM as usize {
@@ -107,6 +113,7 @@ impl VisionOps for Cuda {
         let parameters = abi::TurnRows {
             qkv: qkv.to(rows, width, "turn_rows"),
             angles: tower.angles,
+            bias: bias.map_or(DevicePtr::NULL, |bias| bias.vector(width)),
             heads: (spec.heads + spec.kv_heads) as u32,
             dim: spec.head_dim as u32,
             width: width as u32,

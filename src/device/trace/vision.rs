@@ -40,8 +40,14 @@ impl VisionOps for Trace {
         Ok(())
     }
 
-    fn turn_rows(&mut self, spec: &AttnSpec, qkv: &mut TraceTensor) -> Result<()> {
-        let (rows, width) = (self.rows(), (spec.heads + spec.kv_heads) * spec.head_dim);
+    fn turn_rows(
+        &mut self,
+        spec: &AttnSpec,
+        bias: Option<&TraceWeight>,
+        qkv: &mut TraceTensor,
+    ) -> Result<()> {
+        let turned = (spec.heads + spec.kv_heads) * spec.head_dim;
+        let (rows, width) = (self.rows(), if bias.is_some() { qkv.width } else { turned });
         let moved = (rows * width * qkv.bytes) as u64;
         self.launch("turn_rows", (rows, width, width), moved, moved, (3 * rows * width) as u64);
         Ok(())

@@ -111,6 +111,7 @@ struct AddNorm {
   u32 width, padded_width;
   float eps;
   NormKind kind;
+  DEVICE(const float) delta_bias;  // [width], added to delta by add_norm alone; or null
 };
 
 struct AddRows {

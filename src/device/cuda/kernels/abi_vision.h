@@ -40,10 +40,11 @@ struct AddPlaces {
   u32 table_rows, width;
 };
 
-// Pairs i and i + dim / 2 of heads.
+// Pairs i and i + dim / 2 of heads, behind a bias of all columns.
 struct TurnRows {
   DEVICE(act) qkv;  // [rows, width], the first `heads` heads of which are turned in place
   DEVICE(const float) angles;  // [rows, dim / 2]
+  DEVICE(const float) bias;  // [width], or null
   u32 heads, dim, width;
   u32 unused;
 };

@@ -10,16 +10,16 @@
 // The block covers [0, width) in steps of 8 elements (or 1).
 #define FOR_ROW(i) for (u32 i = threadIdx.x * step; i < width; i += blockDim.x * step)
 
-// The residual becomes the rounded sum, and the norm sees that rounded sum.
+// The residual becomes the rounded sum, and the norm sees that rounded sum. `bias` may be null.
 template <int N>
-__device__ void add(const act* delta, act* residual, u32 width) {
+__device__ void add(const act* delta, act* residual, const float* bias, u32 width) {
   const u32 step = N;
   FOR_ROW(i) {
     float x[8], d[8];
     get<N>(residual + i, x);
     get<N>(delta + i, d);
 #pragma unroll
-    for (int j = 0; j < N; j++) x[j] += d[j];
+    for (int j = 0; j < N; j++) x[j] += d[j] + (bias ? bias[i + j] : 0.f);
     put<N>(residual + i, x);
   }
   // The same thread reads these elements again: no barrier is needed.
@@ -137,12 +137,13 @@ __global__ void add_norm(const AddNorm a) {
   if (HeldRow<AddNorm>::fits(a)) {
     const HeldRow<AddNorm> own(a);
     begin_ahead();
-    float v[8] = {}, delta[8];
+    float v[8] = {}, delta[8], bias[8] = {};
     if (own.inside) {
       load8(a.residual + own.at, v);
       load8(a.delta + own.at, delta);
+      if (a.delta_bias) load8(a.delta_bias + own.i, bias);
 #pragma unroll
-      for (int j = 0; j < 8; j++) v[j] = to_f32(from_f32<act>(v[j] + delta[j]));
+      for (int j = 0; j < 8; j++) v[j] = to_f32(from_f32<act>(v[j] + (delta[j] + bias[j])));
       store8(a.residual + own.at, v);
     }
     return own.norm(v);
@@ -152,10 +153,10 @@ __global__ void add_norm(const AddNorm a) {
   const u64 row = (u64)blockIdx.x * width;
   act* residual = a.residual + row;
   if (width % 8 == 0) {
-    add<8>(a.delta + row, residual, width);
+    add<8>(a.delta + row, residual, a.delta_bias, width);
     normalise<8>(residual, a.weight, a.bias, width, a.eps, a.kind, a.out + row);
   } else {
-    add<1>(a.delta + row, residual, width);
+    add<1>(a.delta + row, residual, a.delta_bias, width);
     normalise<1>(residual, a.weight, a.bias, width, a.eps, a.kind, a.out + row);
   }
   if (a.steps) round_written(a);
@@ -164,8 +165,8 @@ __global__ void add_norm(const AddNorm a) {
 __global__ void add_rows(const AddRows a) {
   begin_ahead();
   const u64 row = (u64)blockIdx.x * a.width;
-  if (a.width % 8 == 0) add<8>(a.delta + row, a.residual + row, a.width);
-  else add<1>(a.delta + row, a.residual + row, a.width);
+  if (a.width % 8 == 0) add<8>(a.delta + row, a.residual + row, 0, a.width);
+  else add<1>(a.delta + row, a.residual + row, 0, a.width);
 }
 
 // Of each row the sums of squares of its first columns and of those behind them.

@@ -42,6 +42,52 @@ __global__ void add_places(const AddPlaces a) {
   *x = from_f32<act>(to_f32(*x) + sum);
 }
 
+// N neighbours: 16 or 8 bytes of a half type, or one of any.
+template <class T, int N>
+struct alignas(N * sizeof(T)) Neighbours {
+  T v[N];
+};
+template <int N>
+__device__ __forceinline__ void load_biased(const act* p, const float* bias, float (&x)[N]) {
+  const Neighbours<act, N> raw = *reinterpret_cast<const Neighbours<act, N>*>(p);
+#pragma unroll
+  for (int j = 0; j < N; j++) x[j] = to_f32(raw.v[j]) + (bias ? bias[j] : 0.f);
+}
+template <int N>
+__device__ __forceinline__ void store(act* p, const float (&x)[N]) {
+  Neighbours<act, N> raw;
+#pragma unroll
+  for (int j = 0; j < N; j++) raw.v[j] = from_f32<act>(x[j]);
+  *reinterpret_cast<Neighbours<act, N>*>(p) = raw;
+}
+
+// Columns by N at once: pairs of the heads that turn, then what has a bias alone.
+template <int N>
+__device__ __forceinline__ void turn(const TurnRows& a, const float* sine, const float* cosine) {
+  const u32 half = a.dim / 2, steps = half / N, pairs = a.heads * steps;
+  const u32 turned = a.heads * a.dim, rest = a.bias ? (a.width - turned) / N : 0;
+  act* row = a.qkv + (u64)blockIdx.x * a.width;
+  for (u32 n = threadIdx.x; n < pairs; n += blockDim.x) {
+    const u32 i = n % steps * N, at = n / steps * a.dim + i;
+    const float* bias = a.bias ? a.bias + at : 0;
+    float x[N], y[N], low[N], high[N];
+    load_biased(row + at, bias, x);
+    load_biased(row + at + half, bias ? bias + half : 0, y);
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+      low[j] = x[j] * cosine[i + j] - y[j] * sine[i + j];
+      high[j] = y[j] * cosine[i + j] + x[j] * sine[i + j];
+    }
+    store(row + at, low);
+    store(row + at + half, high);
+  }
+  for (u32 n = threadIdx.x; n < rest; n += blockDim.x) {
+    float x[N];
+    load_biased(row + turned + n * N, a.bias + turned + n * N, x);
+    store(row + turned + n * N, x);
+  }
+}
+
 // A block for each row: its sines and cosines serve all heads.
 __global__ void turn_rows(const TurnRows a) {
   begin();
@@ -50,15 +96,11 @@ __global__ void turn_rows(const TurnRows a) {
   for (u32 i = threadIdx.x; i < half; i += blockDim.x)
     sincosf(a.angles[(u64)blockIdx.x * half + i], &sine[i], &cosine[i]);
   __syncthreads();
-  act* row = a.qkv + (u64)blockIdx.x * a.width;
-  for (u32 n = threadIdx.x; n < a.heads * half; n += blockDim.x) {
-    const u32 i = n % half;
-    act* low = row + n / half * a.dim + i;
-    act* high = low + half;
-    const float x = to_f32(*low), y = to_f32(*high);
-    *low = from_f32<act>(x * cosine[i] - y * sine[i]);
-    *high = from_f32<act>(y * cosine[i] + x * sine[i]);
-  }
+  // Rows and halves of heads lie at whole pieces then; of f32 eight are two of them.
+  constexpr u32 MOST = sizeof(act) == 2 ? 8 : 4;
+  if ((half | a.width) % MOST == 0) turn<MOST>(a, sine, cosine);
+  else if ((half | a.width) % 4 == 0) turn<4>(a, sine, cosine);
+  else turn<1>(a, sine, cosine);
 }
 
 // An element of a mean for each thread, grid (means, columns).
