@@ -12,7 +12,9 @@
 //
 // FLOPs: 4 x rows x keys x dim of the tile. Bytes: K and V of the span for each tile of rows, from
 // L2; a picture of 1024 x 1024 has 5476 patches, whose K and V are 1.7 MB a head. Bound of long: as
-// of `chunk` in attention_mma.cu.
+// of `chunk` in attention_mma.cu. A tile of 128 x 64 at 80 takes mma.sync 1040 clocks at its six
+// tenths of the peak of wgmma, and the softmax 590 of instructions and 512 of exponentials beside
+// them. What would be next: wgmma, with V in panels of 16 columns, for 80 is no multiple of 64.
 #include "abi_vision.h"
 #include "attention_tile.cuh"
 
@@ -71,16 +73,17 @@ struct SpanRows {
     }
   }
 
-  // Scores become weights; what there was shrinks.
-  __device__ void online_softmax(float (&s)[TILES][4]) {
+  // Scores times `scale` (above 0) become weights; what there was shrinks.
+  __device__ void online_softmax(float scale, float (&s)[TILES][4]) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      float peak = row_max[half];
+      float peak = -INFINITY;
 #pragma unroll
       for (int n = 0; n < TILES; n++)
         peak = fmaxf(peak, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
       peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 1));
       peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, 2));
+      peak = fmaxf(row_max[half], peak * scale);
       if (__any_sync(~0u, peak > row_max[half])) {
         const float shrink = exp2_fast(row_max[half] - peak);
         row_max[half] = peak;
@@ -95,7 +98,7 @@ struct SpanRows {
       for (int n = 0; n < TILES; n++) {
 #pragma unroll
         for (int i = 2 * half; i < 2 * half + 2; i++) {
-          s[n][i] = exp2_fast(s[n][i] - peak);
+          s[n][i] = exp2_fast(fmaf(s[n][i], scale, -peak));
           row_sum[half] += s[n][i];
         }
       }
@@ -106,15 +109,16 @@ struct SpanRows {
   __device__ void add_tile(float scale, u32 stage, u32 count) {
     float s[TILES][4] = {};
     Operands::multiply_keys(stage, 0, lane, q, s);
+    // The last tile alone: elsewhere the softmax is what keeps tensor cores waiting.
+    if (count < KEYS) {
 #pragma unroll
-    for (int n = 0; n < TILES; n++) {
+      for (int n = 0; n < TILES; n++) {
 #pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const u32 key = n * 8 + lane % 4 * 2 + i % 2;
-        s[n][i] = key < count ? s[n][i] * scale : -INFINITY;
+        for (int i = 0; i < 4; i++)
+          if (n * 8 + lane % 4 * 2 + i % 2 >= count) s[n][i] = -INFINITY;
       }
     }
-    online_softmax(s);
+    online_softmax(scale, s);
 
     u32 p[TILES / 2][4];
 #pragma unroll
@@ -176,17 +180,21 @@ struct SpanRows {
 #define RUN(D, WARPS) (void)a
 #endif
 
-#define HEAD_SIZE(D)                                                                       \
-  __global__ void __launch_bounds__(2 * SHORT_SPAN_ROWS) spans_short_##D(const AttendSpans a) {  \
-    begin();                                                                               \
-    RUN(D, SHORT_SPAN_ROWS / 16);                                                          \
-  }                                                                                        \
-  __global__ void __launch_bounds__(2 * LONG_SPAN_ROWS) spans_long_##D(const AttendSpans a) {    \
-    begin();                                                                               \
-    RUN(D, LONG_SPAN_ROWS / 16);                                                           \
+// As many blocks fit a multiprocessor as sums of so many columns leave them the registers: one's
+// softmax runs beside another's products, and windows, which are a tile each, are copies and waits.
+#define HEAD_SIZE(D, SHORT_BLOCKS, LONG_BLOCKS)                                           \
+  __global__ void __launch_bounds__(2 * SHORT_SPAN_ROWS, SHORT_BLOCKS)                    \
+      spans_short_##D(const AttendSpans a) {                                              \
+    begin();                                                                              \
+    RUN(D, SHORT_SPAN_ROWS / 16);                                                         \
+  }                                                                                       \
+  __global__ void __launch_bounds__(2 * LONG_SPAN_ROWS, LONG_BLOCKS)                      \
+      spans_long_##D(const AttendSpans a) {                                               \
+    begin();                                                                              \
+    RUN(D, LONG_SPAN_ROWS / 16);                                                          \
   }
 
-HEAD_SIZE(64)
-HEAD_SIZE(80)
-HEAD_SIZE(96)
-HEAD_SIZE(128)
+HEAD_SIZE(64, 1, 2)
+HEAD_SIZE(80, 4, 2)
+HEAD_SIZE(96, 4, 2)
+HEAD_SIZE(128, 3, 1)
