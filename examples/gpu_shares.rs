@@ -24,6 +24,7 @@ mod mixtures;
 mod recurrences;
 #[path = "gpu_shares/shares.rs"]
 mod shares;
+#[expect(dead_code, reason = "ops of a tower by name are another program's")]
 #[path = "gpu_shares/without.rs"]
 mod without;
 

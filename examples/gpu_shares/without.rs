@@ -1,6 +1,6 @@
-//! A device without some of its ops' calls: `shares` learns from it what they cost, and drives
-//! it as it drives any other. Buffers keep what they held, so the numbers of such a step mean
-//! nothing; its time does.
+//! A device without some of its ops' calls: `shares` and `gpu_images` learn from it what they
+//! cost, and drive it as they drive any other. Buffers keep what they held, so the numbers of such
+//! a step mean nothing; its time does.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use triton_vllm::device::ops::*;
 use triton_vllm::device::{
     Activation, AdapterCapacity, AdapterPart, AttnSpec, ChannelScanSpec, Columns, ConvSpec,
     DeltaSpec, DeltaWeights, DeviceInfo, DeviceLimits, GatedNorm, LatentSpec, Norm, Pooling, Rank,
-    Rope, Routing, RowCopy, ScanSpec, ScanWeights, Span, TablePart, TowerLimits, TowerRows,
+    Rope, Routing, RowCopy, ScanSpec, ScanWeights, Seam, Span, TablePart, TowerLimits, TowerRows,
     WeightDesc,
 };
 use triton_vllm::error::Result;
@@ -21,12 +21,32 @@ pub struct Without<D> {
     left_out: Vec<bool>,
     /// Calls of the current step so far.
     calls: usize,
+    /// Ops over rows of a tower that are left out.
+    left_out_of_tower: Vec<&'static str>,
+    /// The next ops are over rows of a tower.
+    in_tower: bool,
 }
+
+/// An op over rows of a tower that is told apart by its span.
+pub const ATTEND_WINDOWS: &str = "attend_spans: windows";
+/// The other one.
+pub const ATTEND_IMAGES: &str = "attend_spans: images";
 
 impl<D> Without<D> {
     /// `device` with all its calls.
     pub fn new(device: D) -> Without<D> {
-        Without { device, left_out: Vec::new(), calls: 0 }
+        Without {
+            device,
+            left_out: Vec::new(),
+            calls: 0,
+            left_out_of_tower: Vec::new(),
+            in_tower: false,
+        }
+    }
+
+    /// From the next step on leave out all of these ops that are over rows of a tower.
+    pub fn leave_out_of_tower(&mut self, ops: &[&'static str]) {
+        self.left_out_of_tower = ops.to_vec();
     }
 
     /// From the next step on leave out these calls and no others; the first after `begin` is 0.
@@ -39,8 +59,11 @@ impl<D> Without<D> {
     }
 
     /// Whether the call that is being made is left out; it is counted.
-    fn omits(&mut self) -> bool {
+    fn omits(&mut self, op: &str) -> bool {
         self.calls += 1;
+        if self.in_tower && self.left_out_of_tower.contains(&op) {
+            return true;
+        }
         self.left_out.get(self.calls - 1).copied().unwrap_or(false)
     }
 }
@@ -56,7 +79,7 @@ macro_rules! pass_on {
 macro_rules! pass_on_or_omit {
     ($(fn $name:ident($($argument:ident: $type:ty),*);)*) => {$(
         fn $name(&mut self, $($argument: $type),*) -> Result<()> {
-            if self.omits() {
+            if self.omits(stringify!($name)) {
                 return Ok(());
             }
             self.device.$name($($argument),*)
@@ -137,6 +160,19 @@ impl<D: Device> DenseOps for Without<D> {
         fn logits(head: &D::Weight, softcap: Option<f32>, x: &D::Tensor, logits: &mut D::Tensor);
         fn bias_logits(bias: &D::Weight, logits: &mut D::Tensor);
     }
+
+    // Two calls, as it is of texts, each of which may be left out.
+    fn linear_add_norm(&mut self, weight: &D::Weight, bias: Option<&D::Weight>, x: &D::Tensor,
+                       seam: Seam<'_, D::Weight, D::Tensor>) -> Result<()> {
+        if !self.in_tower {
+            self.linear(weight, bias, x, seam.delta)?;
+            return self.add_norm(seam.norm, seam.delta, seam.residual, seam.normed);
+        }
+        if self.omits("linear_add_norm") {
+            return Ok(());
+        }
+        self.device.linear_add_norm(weight, bias, x, seam)
+    }
 }
 
 #[rustfmt::skip]
@@ -197,7 +233,7 @@ impl<D: Device> ExpertOps for Without<D> {
         parts: &mut D::Tensor,
         out: &mut D::Tensor,
     ) -> Result<()> {
-        let omitted = [self.omits(), self.omits()];
+        let omitted = [self.omits("experts_sum"), self.omits("experts_sum")];
         match omitted {
             [false, false] => self.device.experts_sum(down, bias, routes, x, parts, out),
             [false, true] => self.device.experts(down, bias, routes, x, parts),
@@ -226,13 +262,30 @@ impl<D: Device> ExpertOps for Without<D> {
 
 #[rustfmt::skip]
 impl<D: Device> VisionOps for Without<D> {
+    fn begin_tower(&mut self, rows: TowerRows) -> Result<()> {
+        self.in_tower = true;
+        self.device.begin_tower(rows)
+    }
+
     fn end_rows(&mut self) {
+        self.in_tower = false;
         self.device.end_rows();
+    }
+
+    fn attend_spans(&mut self, spec: &AttnSpec, span: Span, qkv: &D::Tensor,
+                    out: &mut D::Tensor) -> Result<()> {
+        let name = match span {
+            Span::Window => ATTEND_WINDOWS,
+            Span::Image => ATTEND_IMAGES,
+        };
+        if self.omits(name) {
+            return Ok(());
+        }
+        self.device.attend_spans(spec, span, qkv, out)
     }
 
     pass_on! {
         fn reserve_tower(limits: &TowerLimits) -> Result<()>;
-        fn begin_tower(rows: TowerRows) -> Result<()>;
         fn begin_rows(rows: usize) -> Result<()>;
     }
 
@@ -240,7 +293,6 @@ impl<D: Device> VisionOps for Without<D> {
         fn put_patches(out: &mut D::Tensor);
         fn add_places(table: &D::Weight, x: &mut D::Tensor);
         fn turn_rows(spec: &AttnSpec, bias: Option<&D::Weight>, qkv: &mut D::Tensor);
-        fn attend_spans(spec: &AttnSpec, span: Span, qkv: &D::Tensor, out: &mut D::Tensor);
         fn join_rows(count: usize, x: &D::Tensor, out: &mut D::Tensor);
         fn mean_rows(count: usize, x: &D::Tensor, out: &mut D::Tensor);
         fn copy_rows(x: &D::Tensor, copies: &[RowCopy], out: &mut D::Tensor);
