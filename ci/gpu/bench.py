@@ -6,11 +6,14 @@
 Runs inside an unpacked bundle (`run LIBS bench`). WORKLOAD is a name from WORKLOADS or
 model:prompt tokens:output tokens:streams:requests[:gpu_memory_utilization], where prompt tokens may be those that all
 share + own ones: 2000+200, with prefix caching then; behind a | a second load beside it: prompt:output:streams:requests.
+1024px+32 is a JPEG file of 1024 x 1024 pixels, each another, and text. Streams: 16, or 5/s, so many new ones a second, or
+http16, over /generate_stream.
 VARIANT one of VARIANTS, how the model is quantised: L1@fp8. Neighbours on one model share a
 server. Weights are made up, prompts differ, no prefix caching else, greedy, ignore_eos. Prints a Markdown table
 beside the figures of the Python backend (one H200, vLLM 0.25.0) and writes it and all figures to DIR.
 """
 import argparse
+import base64
 import datetime
 import json
 import os
@@ -21,10 +24,12 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import pictures  # noqa: E402
 from server import ROOT, ServerFailed, TritonServer  # noqa: E402
 
 WORKLOADS = {
@@ -46,6 +51,14 @@ WORKLOADS = {
     "Q1": "qwen2.5-0.5b:128:256:1:6:0.5",
     "Q64": "qwen2.5-0.5b:128:256:64:256:0.5",
     "Q256": "qwen2.5-0.5b:128:256:256:768:0.5",
+    # Images: over gRPC and HTTP; text that is generated while images come, and without them.
+    "I1": "qwen2.5-vl-7b:1024px+32:128:1:9",
+    "I16": "qwen2.5-vl-7b:1024px+32:128:16:96",
+    "I1h": "qwen2.5-vl-7b:1024px+32:128:http1:9",
+    "I16h": "qwen2.5-vl-7b:1024px+32:128:http16:96",
+    "IT16": "qwen2.5-vl-7b:512:512:16:48",
+    "IM16": "qwen2.5-vl-7b:512:512:16:48|1024px+32:16:5/s:60",
+    "IM16x10": "qwen2.5-vl-7b:512:512:16:48|1024px+32:16:10/s:120",
 }
 # Additions to model.json.
 INT4 = {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False, "sym": True}
@@ -78,7 +91,10 @@ PYTHON_BACKEND = {
 NVIDIA_PROMPT = " ".join(["hi"] * 10)
 MODEL = "m"
 CONFIG = 'backend: "vllm"\ninstance_group [ { count: 1 kind: KIND_MODEL } ]\n'
-MAX_MODEL_LEN = {"llama-3.1-8b": 8192, "gpt-oss-120b": 8192, "qwen2.5-0.5b": 4096, "qwen2.5-7b": 4096, "gemma-2-2b": 4096}
+MAX_MODEL_LEN = {"llama-3.1-8b": 8192, "gpt-oss-120b": 8192, "qwen2.5-0.5b": 4096, "qwen2.5-7b": 4096, "gemma-2-2b": 4096,
+                 "qwen2.5-vl-7b": 8192}
+# The caller's words for a picture.
+PLACEHOLDER = "<|vision_start|><|image_pad|><|vision_end|>"
 # Above every workload's run; a server that hangs costs no more.
 PERF_LIMIT_S = 150
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -102,6 +118,11 @@ class Workload:
     shared: int = 0
     # A second load on the same server, at the same time.
     beside: "Workload | None" = None
+    # Pixels of the side of each prompt's picture; 0: none.
+    side: int = 0
+    # New streams a second, whatever the others do; 0: as many as `streams`.
+    rate: float = 0.0
+    http: bool = False
 
     @staticmethod
     def parse(text):
@@ -114,11 +135,17 @@ class Workload:
             sys.exit(f"error: {text} is neither one of {', '.join(WORKLOADS)} nor model:prompt:output:streams:requests")
         share = float(fields[5]) if len(fields) == 6 else 0.85
         shared, _, own = fields[1].rpartition("+")
+        side, shared = (int(shared[:-2]), 0) if shared.endswith("px") else (0, int(shared or 0))
         beside = Workload.parse(f"{fields[0]}:{beside}:{share}") if beside else None
-        return Workload(text, fields[0], own, *map(int, fields[2:5]), share, variant, int(shared or 0), beside)
+        rate = float(fields[3][:-2]) if fields[3].endswith("/s") else 0.0
+        streams = 1 if rate else int(fields[3].removeprefix("http"))
+        return Workload(text, fields[0], own, int(fields[2]), streams, int(fields[4]), share, variant, shared, beside, side,
+                        rate, fields[3].startswith("http"))
 
     def longest(self):
-        return self.shared + (0 if self.prompt == "hi" else int(self.prompt)) + self.output_tokens
+        # A token for each 28 x 28 pixels, as Qwen2.5-VL has them.
+        image = (self.side // 28 + 1) ** 2 if self.side else 0
+        return self.shared + image + (0 if self.prompt == "hi" else int(self.prompt)) + self.output_tokens
 
     def server_key(self):
         return self.model, self.memory_share, self.variant, self.shared > 0, max_model_len(self)
@@ -161,31 +188,59 @@ class Prompts:
         return ["".join(" " + source.choice(self.words) for _ in range(tokens)) for _ in range(count)]
 
 
-def write_requests(path, workload):
+def requests_of(workload):
+    """(text, pictures in base64) of each."""
     if workload.prompt == "hi":
-        texts = [NVIDIA_PROMPT]
-    else:
-        # More than are sent, as far as the client's start stays short: it sends them round and round.
-        count = min(workload.requests + 2 * workload.streams, 600)
-        prompts = Prompts(workload.model)
-        head = "".join(prompts.texts(workload.shared, 1, "shared"))
-        texts = [head + text for text in prompts.texts(int(workload.prompt), count, repr(workload))]
-    sampling = json.dumps({"max_tokens": workload.output_tokens, "ignore_eos": True, "temperature": 0})
-    rows = [{"text_input": [t], "stream": [True], "sampling_parameters": [sampling]} for t in texts]
+        return [(NVIDIA_PROMPT, [])]
+    # More than are sent, as far as the client's start stays short: it sends them round and round.
+    count = min(workload.requests + 2 * workload.streams, 600)
+    prompts = Prompts(workload.model)
+    head = "".join(prompts.texts(workload.shared, 1, "shared"))
+    texts = [head + text for text in prompts.texts(int(workload.prompt), count, repr(workload))]
+    if not workload.side:
+        return [(text, []) for text in texts]
+    files = [base64.b64encode(pictures.jpeg(workload.side, f"{workload} {n}")).decode() for n in range(count)]
+    return [(PLACEHOLDER + text, [file]) for text, file in zip(texts, files)]
+
+
+def sampling_of(workload):
+    return {"max_tokens": workload.output_tokens, "ignore_eos": True, "temperature": 0}
+
+
+def write_requests(path, workload):
+    sampling = json.dumps(sampling_of(workload))
+    rows = [{"text_input": [t], "stream": [True], "sampling_parameters": [sampling], **({"image": files} if files else {})}
+            for t, files in requests_of(workload)]
     path.write_text(json.dumps({"data": rows}))
+
+
+def over_http(server, workload):
+    """The same figures as perf_analyzer's, of requests to /generate_stream."""
+    bodies = [{"text_input": text, "image": files, "stream": True, "parameters": sampling_of(workload)}
+              for text, files in requests_of(workload)[:workload.requests]]
+    try:
+        return pictures.generate_streams(server.url, MODEL, bodies, workload.streams)
+    except OSError as error:
+        raise Failed(f"/generate_stream: {error}") from None
 
 
 def perf_analyzer(server, workload, folder):
     """The requests of the client's export: send time and times of the responses, in nanoseconds."""
+    if workload.http:
+        return over_http(server, workload)
     folder.mkdir(exist_ok=True)
     requests, export = folder / "requests.json", folder / "export.json"
     write_requests(requests, workload)
     export.unlink(missing_ok=True)
+    load = f"--request-rate-range={workload.rate}" if workload.rate else f"--concurrency-range={workload.streams}"
     # Three windows of a third each; "stable" whatever they say.
     command = [ROOT / "target/perf/perf_analyzer", "-m", MODEL, "-u", server.grpc, "-i", "grpc", "--async",
-               "--streaming", f"--concurrency-range={workload.streams}", "--measurement-mode=count_windows",
+               "--streaming", load, "--measurement-mode=count_windows",
                f"--measurement-request-count={max(1, workload.requests // 3)}", "--stability-percentage=999",
                "--max-trials=4", f"--input-data={requests}", f"--profile-export-file={export}"]
+    if workload.side:
+        # It wants to know how many before it reads the data.
+        command.append("--shape=image:1")
     libraries = [ROOT / "target/perf/lib", ROOT / "target/servers/0.7.0/nvidia_pytriton.libs"]
     env = {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, libraries))}
     try:
@@ -207,12 +262,23 @@ def percentile(values, share):
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def token_rate(requests, output_tokens):
-    """Output tokens/s in the middle 80 % between the first sending and the last response. A response counts
-    as its share of the request's tokens: late readers get several tokens in one."""
+def middle(requests):
+    """The middle 80 % between the first sending and the last response."""
     begin = min(r["timestamp"] for r in requests)
     end = max(r["response_timestamps"][-1] for r in requests)
-    low, high = begin + (end - begin) // 10, end - (end - begin) // 10
+    return begin + (end - begin) // 10, end - (end - begin) // 10
+
+
+def first_rate(requests):
+    """First tokens/s: as many images/s, where each request has one."""
+    low, high = middle(requests)
+    return sum(low <= r["response_timestamps"][0] < high for r in requests) / ((high - low) / 1e9)
+
+
+def token_rate(requests, output_tokens):
+    """Output tokens/s. A response counts as its share of the request's tokens: late readers get several tokens in
+    one."""
+    low, high = middle(requests)
     tokens = 0.0
     for r in requests:
         inside = sum(low <= t < high for t in r["response_timestamps"])
@@ -275,8 +341,8 @@ def first_request(server, prompt):
 
 def prompt_tokens(server, workload):
     """What the server counts in one of the prompts."""
-    text = NVIDIA_PROMPT if workload.prompt == "hi" else Prompts(workload.model).texts(int(workload.prompt), 1, 0)[0]
-    body = {"text_input": text, "stream": False, "return_num_input_tokens": True,
+    text, files = requests_of(replace(workload, requests=1, streams=0))[0]
+    body = {"text_input": text, "stream": False, "return_num_input_tokens": True, **({"image": files} if files else {}),
             "parameters": {"max_tokens": 1, "temperature": 0}}
     status, answer = server.post(f"v2/models/{MODEL}/generate", body)
     return json.loads(answer).get("num_input_tokens") if status == 200 else f"{status}: {answer}"
@@ -296,7 +362,10 @@ def measure(server, workload, folder):
     used = client_after.children_user + client_after.children_system - client.children_user - client.children_system
     gaps = [b - a for r in requests for a, b in zip(r["response_timestamps"], r["response_timestamps"][1:])]
     other = figures(beside, workload.beside.output_tokens) if beside else {}
-    return {**figures(requests, workload.output_tokens), "prompt_tokens": counted,
+    if beside and workload.beside.side:
+        other["images_per_s"] = round(first_rate(beside), 2)
+    images = {"images_per_s": round(first_rate(requests), 2)} if workload.side else {}
+    return {**figures(requests, workload.output_tokens), **images, "prompt_tokens": counted,
             "gap_p99_ms": round(percentile(gaps or [0], 0.99) / 1e6, 2), "gap_max_ms": round(max(gaps or [0]) / 1e6, 2),
             **{f"beside_{name}": value for name, value in other.items()}, "wall_s": round(wall, 1),
             "server_cores": round(sum(spent.values()), 2), "client_cores": round(used / wall, 2),
@@ -356,6 +425,9 @@ def table(rows):
             f"| {r['responses_per_request']} ({100 * r['responses_share']:.0f} %) "
             f"| {r['server_cores']} / {r['client_cores']} | {r['resident_mb']} "
             f"| {r['first_answer_s']}, {r['first_request_ms']} |")
+        images = [f"{r[key]} images/s" for key in ("images_per_s", "beside_images_per_s") if key in r]
+        if images:
+            lines.append(f"| of {r['workload']} | {images[0]} | | | | | | | |")
         if "beside_ttft_p50_ms" in r:
             lines.append(f"| beside {r['workload']} | {r['beside_output_tokens_per_s']:.0f} "
                          f"| {r['beside_ttft_p50_ms']} / {r['beside_ttft_p99_ms']} "
@@ -378,8 +450,8 @@ def main():
     parser.add_argument("--out", default="out")
     parser.add_argument("--budget-s", type=float, default=1e9, help="start no workload after so many seconds")
     parser.add_argument("--engine", default="{}", help="further keys for model.json, as JSON")
-    # gpt-oss-120b has a shape alone: its prompts are the 8B model's.
-    usual = [name for name in WORKLOADS if not name.startswith("O")]
+    # gpt-oss-120b has a shape alone: its prompts are the 8B model's. Images are asked for.
+    usual = [name for name in WORKLOADS if name[0] not in "OI"]
     parser.add_argument("workloads", nargs="*", default=usual)
     args = parser.parse_args()
     out = Path(args.out)
