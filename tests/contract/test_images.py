@@ -1,5 +1,5 @@
-"""The `image` input under a stock server: HTTP, streams and gRPC, one image and several; what is refused is
-refused alone."""
+"""The `image` input under a stock server: HTTP, streams and gRPC, one image and several, in the forms that clients of the
+Python backend send; what is refused is refused alone."""
 import base64
 import functools
 import http.server
@@ -9,8 +9,8 @@ import threading
 import zlib
 
 import pytest
-from clients import generate, generate_stream, grpc_stream, texts
-from conftest import load
+from clients import batch, generate, generate_stream, grpc_stream, texts
+from conftest import CONFIG, load
 from server import ROOT
 
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -72,6 +72,46 @@ def test_one_image_may_be_a_string_and_a_uri(vision):
     for text in (image, "data:image/png;base64," + image, folded):
         status, answer = ask(vision, prompt["text"], text)
         assert (status, whole(answer["text_output"])) == (200, whole(prompt["answer"]))
+
+
+def test_a_request_as_users_of_the_python_backend_write_it(vision):
+    """`stream` among the parameters, as the backend's own README has it; the prompt comes back as it was sent, and its
+    tokens are counted with the image's."""
+    prompt = next(p for p in ANSWERED if len(p["images"]) == 1)
+    [image] = encoded(prompt["images"])
+    body = {"text_input": prompt["text"], "image": image, "return_num_input_tokens": True,
+            "return_num_output_tokens": True, "parameters": {"stream": False, **GREEDY}}
+    status, answer = generate(vision, "sees", body)
+    assert (status, whole(answer["text_output"])) == (200, prompt["text"] + whole(prompt["answer"]))
+    assert answer["num_input_tokens"] == len(prompt["ids"]) and answer["num_output_tokens"] == GREEDY["max_tokens"]
+
+
+def test_tensors_of_a_model_that_answers_once(vision, repository):
+    """/infer, which Triton has for such models alone: each string of a list is an image."""
+    once = CONFIG + "model_transaction_policy { decoupled: false }\n"
+    engine = {"tokenizer": str(CHECKPOINT), "device": "cpu"}
+    load(vision, repository.add("once", config=once, checkpoint=CHECKPOINT, engine=engine))
+    prompt = max(ANSWERED, key=lambda p: len(p["images"]))
+    values = {"text_input": [prompt["text"]], "image": encoded(prompt["images"]),
+              "sampling_parameters": [json.dumps(GREEDY)]}
+    inputs = [{"name": name, "datatype": "BYTES", "shape": [len(data)], "data": data} for name, data in values.items()]
+    inputs.append({"name": "exclude_input_in_output", "datatype": "BOOL", "shape": [1], "data": [True]})
+    status, answer = vision.post("v2/models/once/infer", {"inputs": inputs})
+    assert status == 200, answer
+    [output] = [o for o in json.loads(answer)["outputs"] if o["name"] == "text_output"]
+    assert [whole(text) for text in output["data"]] == [whole(prompt["answer"])]
+
+
+def test_each_row_of_a_batch_has_its_image(vision, repository):
+    rows = CONFIG + "max_batch_size: 4\n"
+    engine = {"tokenizer": str(CHECKPOINT), "device": "cpu"}
+    load(vision, repository.add("rows", config=rows, checkpoint=CHECKPOINT, engine=engine))
+    prompts = [p for p in ANSWERED if len(p["images"]) == 1]
+    assert len(prompts) > 1, "else no row could have another's image"
+    images = [image for prompt in prompts for image in encoded(prompt["images"])]
+    inputs = [batch("text_input", [p["text"] for p in prompts]), batch("image", images)]
+    [(outputs, _)] = grpc_stream(vision, "rows", inputs, GREEDY)
+    assert [whole(text) for text in texts(outputs)] == [p["text"] + whole(p["answer"]) for p in prompts]
 
 
 def bomb():
