@@ -7,7 +7,8 @@
 //! is more, so that prompts have three quarters of the time even where a step takes long. A prompt
 //! that is read while nobody generates stalls nobody and may fill the step, but no further one
 //! joins it past `step_ms`: the first would wait for the last. What has the turn always gets a
-//! few tokens on.
+//! few tokens on. An image costs its vision tower beside its tokens, all of it in the step that
+//! feeds the first of them.
 
 use super::config::SchedulerConfig;
 use super::cost::{StepCost, StepShape};
@@ -75,12 +76,20 @@ impl StepBudget {
 
     /// Of `wanted` tokens behind `fed` positions, how many there is time for.
     pub(super) fn in_time(&self, wanted: usize, fed: usize) -> usize {
-        let Some(time) = self.time.as_ref().filter(|_| wanted > 1) else { return wanted };
+        self.in_time_with(wanted, fed, &StepShape::default())
+    }
+
+    /// The same with these images to encode. What is in turn gets a few tokens whatever they take:
+    /// an image cannot be encoded by parts.
+    pub(super) fn in_time_with(&self, wanted: usize, fed: usize, images: &StepShape) -> usize {
+        let alone = wanted <= 1 && images.patches == 0;
+        let Some(time) = self.time.as_ref().filter(|_| !alone) else { return wanted };
         if time.first && !time.stalls {
             return wanted;
         }
 
-        let fits = time.cost.tokens_within(time.left_ms, fed);
+        let left_ms = time.left_ms - time.cost.images_ms(images);
+        let fits = time.cost.tokens_within(left_ms, fed);
         // A prompt's short rest is not worth a step of its own.
         if wanted <= fits.saturating_add(fits / 8) {
             return wanted;
@@ -103,6 +112,14 @@ impl StepBudget {
         } else if let Some(time) = &mut self.time {
             time.left_ms -= time.cost.chunk_ms(tokens, fed);
             time.first = false;
+        }
+    }
+
+    /// Images that are encoded for the chunk that was planned last.
+    pub(super) fn take_images(&mut self, images: &StepShape) {
+        self.shape = self.shape.with_images_of(images);
+        if let Some(time) = &mut self.time {
+            time.left_ms -= time.cost.images_ms(images);
         }
     }
 
@@ -134,7 +151,14 @@ mod tests {
     use super::super::tests::config;
     use super::*;
 
-    const COST: StepCost = StepCost { fixed: 4.0, per_row: 0.02, per_context: 0.0, per_pair: 0.0 };
+    const COST: StepCost = StepCost {
+        fixed: 4.0,
+        per_row: 0.02,
+        per_context: 0.0,
+        per_pair: 0.0,
+        per_patch: 0.01,
+        per_patch_pair: 0.0,
+    };
 
     fn budget(step_ms: f64, decodes: usize) -> StepBudget {
         let config = SchedulerConfig { step_ms, max_num_batched_tokens: 8192, ..config() };
@@ -173,6 +197,22 @@ mod tests {
         assert_eq!(budget.in_time(100, 0), LEAST);
         budget.take(LEAST, 0);
         assert_eq!(budget.in_time(100, 0), 0, "the next waits for its turn");
+    }
+
+    #[test]
+    fn images_take_time_from_tokens() {
+        let mut budget = budget(50.0, 10);
+        let image = |patches| StepShape::default().with_image(patches);
+        // 45.8 ms less 30: 790 tokens.
+        assert_eq!(budget.in_time_with(8000, 0, &image(3000)), 768);
+        assert_eq!(budget.in_time_with(8000, 0, &image(9000)), LEAST, "it has the turn");
+        budget.take(500, 0);
+        budget.take_images(&image(3000));
+        assert_eq!(budget.in_time(8000, 0), 256, "5.8 ms are left");
+        assert_eq!(budget.in_time_with(8000, 0, &image(1000)), 0, "the next one waits");
+        assert_eq!(budget.in_time_with(1, 0, &image(1000)), 0, "also with a single token");
+        assert_eq!(budget.shape().patches, 3000);
+        assert_eq!(budget.shape().patch_pairs, 9_000_000);
     }
 
     #[test]

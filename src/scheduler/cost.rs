@@ -5,22 +5,28 @@
 //!
 //! ```text
 //! ms = fixed + per_row * rows + per_context * decode_context + per_pair * chunk_pairs
+//!      + per_patch * patches + per_patch_pair * patch_pairs
 //! ```
 //!
-//! where `fixed` stands for reading the weights, `per_row` for products, and the last two for
-//! attention, which streams the context of a decode row and multiplies for a row of a chunk. None
-//! of the four is negative. They are the least squares of *relative* errors over the last few steps
-//! of each size, so that steps of 8 rows count as much as steps of 8 000, a size that is rare is
-//! not forgotten, and a step that took far too long for reasons of its own counts little.
+//! where `fixed` stands for reading the weights, `per_row` for products, and the next two for
+//! attention, which streams the context of a decode row and multiplies for a row of a chunk. The
+//! last two are products and attention of the vision tower. None of the six is negative. They are
+//! the least squares of *relative* errors over the last few steps of each size, so that steps of 8
+//! rows count as much as steps of 8 000, a size that is rare is not forgotten, and a step that took
+//! far too long for reasons of its own counts little. Steps that encode images have sizes of their
+//! own, by their patches: those without are more, and would push them out.
 
 use std::collections::VecDeque;
 
-/// Steps that are remembered of a size, a power of two of token rows.
+/// Steps that are remembered of a size, a power of two of token rows or of patches.
 const KEPT: usize = 8;
+/// So many without images, and with.
 const SIZES: usize = 32;
+/// Unknowns of the model.
+const TERMS: usize = 6;
 /// Steps between two fits, once their size is known well.
 const FIT_EVERY: usize = 16;
-/// Rounds of coordinate descent: four unknowns converge long before.
+/// Rounds of coordinate descent: six unknowns converge long before.
 const ROUNDS: usize = 200;
 
 /// What a step has to do, as far as its time depends on it.
@@ -32,9 +38,32 @@ pub struct StepShape {
     pub decode_context: u64,
     /// Pairs of a row and a position that it sees, of rows in longer chunks.
     pub chunk_pairs: u64,
+    /// Patches of images that are encoded.
+    pub patches: usize,
+    /// Pairs of patches of the same image.
+    pub patch_pairs: u64,
 }
 
 impl StepShape {
+    /// With an image of so many patches to encode.
+    pub(super) fn with_image(self, patches: usize) -> StepShape {
+        let pairs = (patches as u64).saturating_mul(patches as u64);
+        StepShape {
+            patches: self.patches + patches,
+            patch_pairs: self.patch_pairs.saturating_add(pairs),
+            ..self
+        }
+    }
+
+    /// With what another one has to do beside rows: its images.
+    pub(super) fn with_images_of(self, other: &StepShape) -> StepShape {
+        StepShape {
+            patches: self.patches + other.patches,
+            patch_pairs: self.patch_pairs.saturating_add(other.patch_pairs),
+            ..self
+        }
+    }
+
     /// With so many tokens more, of a sequence that has `fed` behind it.
     pub(super) fn with_chunk(self, tokens: usize, fed: usize) -> StepShape {
         let mut shape = StepShape { rows: self.rows + tokens, ..self };
@@ -46,8 +75,15 @@ impl StepShape {
         shape
     }
 
-    fn terms(&self) -> [f64; 4] {
-        [1.0, self.rows as f64, self.decode_context as f64, self.chunk_pairs as f64]
+    fn terms(&self) -> [f64; TERMS] {
+        [
+            1.0,
+            self.rows as f64,
+            self.decode_context as f64,
+            self.chunk_pairs as f64,
+            self.patches as f64,
+            self.patch_pairs as f64,
+        ]
     }
 }
 
@@ -67,6 +103,10 @@ pub struct StepCost {
     pub per_context: f64,
     /// Of a pair of a chunk's row and a position.
     pub per_pair: f64,
+    /// Of a patch that the vision tower encodes.
+    pub per_patch: f64,
+    /// Of a pair of patches of the same image.
+    pub per_patch_pair: f64,
 }
 
 impl StepCost {
@@ -78,6 +118,11 @@ impl StepCost {
     /// What a chunk adds to a step.
     pub(super) fn chunk_ms(&self, tokens: usize, fed: usize) -> f64 {
         self.ms(&StepShape::default().with_chunk(tokens, fed)) - self.fixed
+    }
+
+    /// What encoding images adds to a step, apart from their tokens.
+    pub(super) fn images_ms(&self, images: &StepShape) -> f64 {
+        self.ms(&StepShape::default().with_images_of(images)) - self.fixed
     }
 
     /// The longest chunk behind `fed` positions that adds at most `ms`.
@@ -94,16 +139,24 @@ impl StepCost {
         }
     }
 
-    fn factors(&self) -> [f64; 4] {
-        [self.fixed, self.per_row, self.per_context, self.per_pair]
+    fn factors(&self) -> [f64; TERMS] {
+        [
+            self.fixed,
+            self.per_row,
+            self.per_context,
+            self.per_pair,
+            self.per_patch,
+            self.per_patch_pair,
+        ]
     }
 }
 
 /// Learns a [`StepCost`] from steps that ran.
 #[derive(Debug, Default)]
 pub(super) struct CostModel {
-    /// By the logarithm of their rows, the newest last.
-    steps: [VecDeque<(StepShape, f64)>; SIZES],
+    /// By the logarithm of their rows, and behind these those with images by that of their patches;
+    /// the newest last.
+    steps: [[VecDeque<(StepShape, f64)>; SIZES]; 2],
     since_fit: usize,
     /// None: no step ran.
     cost: Option<StepCost>,
@@ -117,7 +170,10 @@ impl CostModel {
 
     /// Some step had about so many rows or more: what more rows cost is known.
     pub(super) fn has_seen(&self, rows: usize) -> bool {
-        self.steps[size_of(rows)..].iter().any(|steps| !steps.is_empty())
+        let [text, images] = &self.steps;
+        let large = |(shape, _): &(StepShape, f64)| size_of(shape.rows) >= size_of(rows);
+        text[size_of(rows)..].iter().any(|steps| !steps.is_empty())
+            || images.iter().flatten().any(large)
     }
 
     /// A step of this shape took so long. What cannot be is not learnt.
@@ -125,7 +181,11 @@ impl CostModel {
         if shape.rows == 0 || !ms.is_finite() || ms <= 0.0 {
             return;
         }
-        let steps = &mut self.steps[size_of(shape.rows)];
+        let [text, images] = &mut self.steps;
+        let steps = match shape.patches {
+            0 => &mut text[size_of(shape.rows)],
+            patches => &mut images[size_of(patches)],
+        };
         let known_well = steps.len() == KEPT;
         if known_well {
             steps.pop_front();
@@ -142,36 +202,36 @@ impl CostModel {
     /// Non-negative least squares of `ms(shape) / ms - 1`, by coordinate descent on the normal
     /// equations. A term that no step had has no factor.
     fn fit(&self) -> StepCost {
-        let mut products = [[0.0; 4]; 4];
-        let mut sums = [0.0; 4];
-        for (shape, ms) in self.steps.iter().flatten() {
+        let mut products = [[0.0; TERMS]; TERMS];
+        let mut sums = [0.0; TERMS];
+        for (shape, ms) in self.steps.iter().flatten().flatten() {
             let terms = shape.terms().map(|term| term / ms);
             for (i, term) in terms.iter().enumerate() {
                 sums[i] += term;
-                (0..4).for_each(|j| products[i][j] += term * terms[j]);
+                (0..TERMS).for_each(|j| products[i][j] += term * terms[j]);
             }
         }
 
-        let mut factors = [0.0f64; 4];
+        let mut factors = [0.0f64; TERMS];
         for _ in 0..ROUNDS {
-            for i in 0..4 {
+            for i in 0..TERMS {
                 if products[i][i] > 0.0 {
                     let rest = sums[i] - dot(&products[i], &factors);
                     factors[i] = (factors[i] + rest / products[i][i]).max(0.0);
                 }
             }
         }
-        let [fixed, per_row, per_context, per_pair] = factors;
-        StepCost { fixed, per_row, per_context, per_pair }
+        let [fixed, per_row, per_context, per_pair, per_patch, per_patch_pair] = factors;
+        StepCost { fixed, per_row, per_context, per_pair, per_patch, per_patch_pair }
     }
 }
 
-/// Where steps of so many rows are remembered.
+/// Where steps of so many rows, or patches, are remembered.
 fn size_of(rows: usize) -> usize {
     (rows.max(1).ilog2() as usize).min(SIZES - 1)
 }
 
-fn dot(a: &[f64; 4], b: &[f64; 4]) -> f64 {
+fn dot(a: &[f64; TERMS], b: &[f64; TERMS]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
@@ -179,9 +239,15 @@ fn dot(a: &[f64; 4], b: &[f64; 4]) -> f64 {
 mod tests {
     use super::*;
 
-    /// About an 8B model on an H200.
-    const TRUE: StepCost =
-        StepCost { fixed: 4.2, per_row: 0.022, per_context: 3e-5, per_pair: 1.3e-6 };
+    /// About an 8B model on an H200, and the tower of Qwen2.5-VL.
+    const TRUE: StepCost = StepCost {
+        fixed: 4.2,
+        per_row: 0.022,
+        per_context: 3e-5,
+        per_pair: 1.3e-6,
+        per_patch: 0.0045,
+        per_patch_pair: 2.5e-7,
+    };
 
     fn step(decodes: usize, context: usize, chunk: usize, fed: usize) -> StepShape {
         let shape = (0..decodes)
@@ -237,6 +303,32 @@ mod tests {
         let free = StepCost { fixed: 5.0, ..StepCost::default() };
         assert_eq!(free.tokens_within(1.0, 10), usize::MAX);
         assert_eq!(TRUE.tokens_within(-1.0, 10), 0);
+    }
+
+    /// Images are seen now and then, between thousands of steps of text of the same rows.
+    #[test]
+    fn images_are_predicted_by_those_that_were_seen() {
+        let noise = |n: usize| 1.0 + [0.02, -0.02, 0.01, -0.01][n % 4];
+        let mut model = CostModel::default();
+        let image = |patches| step(16, 700, 20 + patches / 4, 0).with_image(patches);
+        for n in 0..40 {
+            let shape = image([256, 1024, 5184][n % 3]);
+            model.learn(shape, TRUE.ms(&shape) * noise(n));
+        }
+        for n in 0..3000 {
+            let shape = step(16, n, [0, 300, 1400, 6000][n % 4], 0);
+            model.learn(shape, TRUE.ms(&shape) * noise(n));
+        }
+
+        let cost = model.cost().unwrap();
+        for patches in [500, 3000, 8000] {
+            let image = StepShape::default().with_image(patches);
+            let ratio = cost.images_ms(&image) / TRUE.images_ms(&image);
+            assert!((0.8..1.2).contains(&ratio), "{ratio} of {patches}: {cost:?}");
+        }
+        let text = step(16, 700, 1400, 0);
+        let ratio = cost.ms(&text) / TRUE.ms(&text);
+        assert!((0.9..1.1).contains(&ratio), "{ratio}: {cost:?}");
     }
 
     /// What was never seen costs nothing, until it was seen once.

@@ -1,10 +1,11 @@
 //! Images of a step: how much the vision tower may have to do in it, and which images' vectors are
 //! kept for tokens to come. An image is encoded in the step that feeds its first token; where the
-//! step or the cache has no room for it, the chunk ends in front of it. Used by `mod`; what the
-//! model does with the chunks that come of it is in `model::vision`.
+//! step or the cache has no room for it, the chunk ends in front of it. Used by `mod`, and by
+//! `image_time`; what the model does with the chunks that come of it is in `model::vision`.
 
 use std::ops::Range;
 
+use super::cost::StepShape;
 use super::sequence::Sequence;
 use crate::plan::{ImageCache, PromptImages};
 
@@ -25,6 +26,8 @@ pub(super) struct ImageBudget {
     cache: ImageCache,
     /// Tokens that the step may still encode.
     left: usize,
+    /// Images that are to be encoded for a chunk that is not planned yet.
+    encoded: StepShape,
     /// Images whose last token the newest plan feeds: their vectors are needed until it ran.
     ended: Vec<[u8; 32]>,
 }
@@ -32,19 +35,31 @@ pub(super) struct ImageBudget {
 impl ImageBudget {
     pub(super) fn new(limits: ImageLimits) -> ImageBudget {
         let cache = ImageCache::new(limits.tokens);
-        ImageBudget { limits, cache, left: limits.tokens, ended: Vec::new() }
+        let encoded = StepShape::default();
+        ImageBudget { limits, cache, left: limits.tokens, encoded, ended: Vec::new() }
     }
 
     /// A step is planned.
     pub(super) fn begin(&mut self) {
         self.left = self.limits.tokens;
+        self.encoded = StepShape::default();
         self.ended.drain(..).for_each(|hash| self.cache.leave(&hash));
+    }
+
+    /// This image is kept.
+    pub(super) fn keeps(&self, hash: &[u8; 32]) -> bool {
+        self.cache.rows(hash).is_some()
+    }
+
+    /// What is to be encoded for the chunk that was planned last.
+    pub(super) fn take_encoded(&mut self) -> StepShape {
+        std::mem::take(&mut self.encoded)
     }
 
     /// How many tokens the sequence with these images may feed, at most `count` behind
     /// `fed`. Its images
     /// among them are kept from now on; `entered` are those that are.
-    pub(super) fn admit(
+    fn admit(
         &mut self,
         images: &PromptImages,
         entered: &mut Range<usize>,
@@ -62,6 +77,7 @@ impl ImageBudget {
                     return span.start.saturating_sub(fed);
                 }
                 self.left -= tokens;
+                self.encoded = self.encoded.with_image(span.patches.count());
                 self.cache.add(span.patches.hash, tokens, 1);
             }
             *entered = if entered.start >= entered.end { n..n + 1 } else { entered.start..n + 1 };
@@ -93,13 +109,6 @@ impl ImageBudget {
 }
 
 impl Sequence {
-    /// The plan feeds its tokens up to `fed`.
-    pub(super) fn images_fed(&mut self, budget: Option<&mut ImageBudget>) {
-        if let (Some(budget), Some(images)) = (budget, &self.images) {
-            budget.fed(images, &mut self.images_entered, self.fed);
-        }
-    }
-
     /// How many tokens it may feed by what images there is room for, which are kept then.
     pub(super) fn admit_images(
         &mut self,
@@ -108,7 +117,7 @@ impl Sequence {
         count: usize,
     ) -> usize {
         match (budget, &self.images) {
-            (Some(budget), Some(images)) => {
+            (Some(budget), Some(images)) if count > 0 => {
                 budget.admit(images, &mut self.images_entered, fed, count)
             }
             _ => count,

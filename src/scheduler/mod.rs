@@ -59,6 +59,7 @@
 //! | `past_outputs` | outputs of sequences that are over, for `suffix` |
 //! | `speculate` | which sequences of a step have drafts |
 //! | `images` | how many images a step encodes, and which are kept |
+//! | `image_time` | for which of them there is time |
 //! | `in_flight` | planned steps without a result |
 //! | `report` | what the engine is told |
 
@@ -70,6 +71,7 @@ mod cost;
 mod draft_model;
 mod drafts;
 mod feed_drafter;
+mod image_time;
 mod images;
 mod in_flight;
 mod ngram;
@@ -184,7 +186,7 @@ impl Scheduler {
             let (fed, known) = (sequence.fed, sequence.len());
             let most = budget.tokens_for(sequence.unfed());
             let count = budget.tokens_for(self.config.share(sequence.unfed(), sequences));
-            let count = budget.in_time(count, fed);
+            let count = sequence.in_time(self.images.as_ref(), budget, fed, count);
             let count = self.config.cut(fed, fed + count, known, fork) - fed;
             let count = sequence.whole_images(fed, count, most, whole_images);
             let count = sequence.admit_images(self.images.as_mut(), fed, count);
@@ -199,8 +201,8 @@ impl Scheduler {
                 }
                 self.push_pages(slot, held);
                 self.slots[slot].feed(count, slot, plan);
-                self.slots[slot].images_fed(self.images.as_mut());
                 budget.take(count, fed);
+                self.slots[slot].images_fed(self.images.as_mut(), budget);
             }
             at += 1;
         }
@@ -236,7 +238,7 @@ impl Scheduler {
 
             // Pages for the first chunk, or at once for all that is known.
             let count = budget.tokens_for(self.config.share(known - cached, sequences));
-            let count = budget.in_time(count, cached);
+            let count = self.queue.at(at).in_time(self.images.as_ref(), budget, cached, count);
             if count == 0 || self.waits_for_pages(self.queue.at(at), &hits, plan) {
                 break;
             }
@@ -264,8 +266,8 @@ impl Scheduler {
             assert!(grown, "an admitted sequence has its first pages");
             self.push_pages(slot, 0);
             self.slots[slot].feed(count, slot, plan);
-            self.slots[slot].images_fed(self.images.as_mut());
             budget.take(count, cached);
+            self.slots[slot].images_fed(self.images.as_mut(), budget);
         }
     }
 

@@ -187,6 +187,7 @@ fn random_cost(rng: &mut Rng) -> StepCost {
         per_row: some(0.2),
         per_context: some(0.002),
         per_pair: some(0.001),
+        ..StepCost::default()
     }
 }
 
