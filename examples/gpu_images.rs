@@ -60,6 +60,7 @@ fn image(vision: &VisionSpec, side: usize, seed: u64) -> ImageSpan {
     let byte = |n: usize| (n as u64).wrapping_mul(2_654_435_761).wrapping_add(seed << 7) >> 11;
     let mut hash = [0; 32];
     hash[..8].copy_from_slice(&seed.to_le_bytes());
+    hash[8..16].copy_from_slice(&(side as u64).to_le_bytes());
     let patches = PatchRows {
         rows: patches,
         columns: patches,
