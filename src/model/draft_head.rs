@@ -83,14 +83,18 @@ impl<D: Device> DraftHeadPass<D> {
                 dev.linear(&project.weight, None, beside, residual)?;
                 dev.put_columns(residual, 0, false, normed)
             }
-            (HeadKind::NextToken { token_first }, Some([token, state]), Some(project)) => {
+            (
+                HeadKind::NextToken { token_first, blank_start },
+                Some([token, state]),
+                Some(project),
+            ) => {
                 let (token_at, state_at) = if token_first { (0, *hidden) } else { (*hidden, 0) };
                 let mut put = |norm: &Norm<D::Weight>, x: &D::Tensor, at, blank_start| {
                     dev.norm(norm, x, normed)?;
                     dev.put_columns(normed, at, blank_start, beside)
                 };
                 // In front of the first token there was none to predict.
-                put(token, embedding, token_at, true)?;
+                put(token, embedding, token_at, blank_start)?;
                 put(state, states, state_at, false)?;
                 dev.linear(&project.weight, None, beside, residual)
             }

@@ -2,6 +2,7 @@
 //! spell them, or of layers behind a model's own; and of the model what the head has in common with
 //! it, the table of tokens and the matrix of logits. Called by `engine` at load.
 
+use super::architectures::NextTokenPlace;
 use super::checkpoint::{Checkpoint, WeightSource};
 use super::config::ModelSpec;
 use super::load::prefix_of;
@@ -46,9 +47,10 @@ pub fn next_token(
     };
     let names = &spec.family.names;
     let prefix = prefix_of(target, weights);
-    let module = match row.module {
-        Some(module) => format!("{prefix}{module}."),
-        None => format!("{prefix}{}.{}.", names.layers, target.layers),
+    let (module, layer) = match row.place {
+        NextTokenPlace::BehindLast => (format!("{prefix}{}.{}.", names.layers, target.layers), ""),
+        NextTokenPlace::Within(module) => (format!("{prefix}{module}."), ""),
+        NextTokenPlace::Beside(module, layer) => (format!("{module}."), layer),
     };
     if !files.names().any(|name| name.starts_with(&format!("{module}{}.", row.project))) {
         return Err(Error::NotFound(format!(
@@ -71,6 +73,7 @@ pub fn next_token(
         } else if stands(row.final_norm) {
             format!("{}{}", names.final_norm, &name[row.final_norm.len()..])
         } else {
+            let name = name.strip_prefix(layer)?.trim_start_matches('.');
             format!("{}.0.{name}", names.layers)
         })
     });

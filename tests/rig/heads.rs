@@ -17,8 +17,16 @@ use triton_vllm::sampling::SamplerSpec;
 
 use super::SUPPORTED;
 
-pub const ROWS: [&str; 6] =
-    ["eagle", "eagle3", "eagle3-speculators", "mtp-deepseek-v3", "mtp-glm4-moe", "mtp-mimo"];
+pub const ROWS: [&str; 8] = [
+    "eagle",
+    "eagle3",
+    "eagle3-speculators",
+    "mtp-deepseek-v3",
+    "mtp-glm4-moe",
+    "mtp-mimo",
+    "mtp-qwen3-next",
+    "mtp-qwen3_5",
+];
 
 fn fixtures() -> PathBuf {
     std::env::var_os("TRITON_VLLM_FIXTURES").map_or_else(

@@ -391,12 +391,23 @@ pub struct SharedExpert {
     pub gate: Option<&'static str>,
 }
 
+/// Where a checkpoint has the module of a layer that predicts further tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextTokenPlace {
+    /// It is the layer behind the model's last.
+    BehindLast,
+    /// By this name among the model's layers, behind their prefix.
+    Within(&'static str),
+    /// By this name outside of the prefix, the layer in a module of its own in it.
+    Beside(&'static str, &'static str),
+}
+
 /// A layer of a model's checkpoint that predicts one token further than the model (MTP): a product
-/// of normed embedding and normed hidden state, then a layer as the model's own.
+/// of normed embedding and normed hidden state, then a layer as the model's own, with attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NextToken {
-    /// Its module's name, without prefix; None: it is the one behind the model's last layer.
-    pub module: Option<&'static str>,
+    /// Where it is.
+    pub place: NextTokenPlace,
     /// The norm over the embedding.
     pub token_norm: &'static str,
     /// The norm over the hidden state.
@@ -407,6 +418,8 @@ pub struct NextToken {
     pub final_norm: &'static str,
     /// The product reads the embedding first.
     pub token_first: bool,
+    /// It reads zeros in place of the embedding at position 0.
+    pub blank_start: bool,
 }
 
 /// What stands in front of a classifier's last product.

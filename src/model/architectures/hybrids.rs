@@ -5,6 +5,7 @@ use super::decoders::{LLAMA, LLAMA_KEYS, LLAMA_NAMES, QWEN3};
 use super::family::{Choice, Eps, Family, Keys, Mixture, MixtureLayers, Names, QkNorm, Windows};
 use super::flag::Flag;
 use super::mixtures::{QWEN_MIXTURE, QWEN_SHARED};
+use super::next_tokens::QWEN_NEXT;
 use super::recurrent_rows::{DeltaProjections, GatedDelta, Recurrent, ShortConv};
 use super::{defaults, towers};
 use crate::device::{NormKind, RouteScore};
@@ -33,6 +34,7 @@ pub(super) const QWEN3_5: Family = Family {
     windows: Windows::Never,
     must_be: &[("attn_output_gate", "true"), ("mamba_ssm_dtype", "\"float32\"")],
     towers: &[&towers::QWEN3_5],
+    next_token: Some(QWEN_NEXT),
     ..QWEN3
 };
 

@@ -20,6 +20,8 @@ pub enum HeadKind {
     NextToken {
         /// The embedding comes first.
         token_first: bool,
+        /// Zeros stand in place of the embedding at position 0.
+        blank_start: bool,
     },
 }
 

@@ -83,7 +83,7 @@ impl ModelSpec {
     }
 
     /// The layer that predicts one token further, behind this model's own: it is as the last of
-    /// these.
+    /// these that has attention.
     ///
     /// # Errors
     /// Unsupported: a family whose layers of that kind are not known.
@@ -95,9 +95,11 @@ impl ModelSpec {
                  not known here. Remove speculative_config: answers are the same"
             )));
         };
-        let last = self.layers.saturating_sub(1);
+        let attends = (0..self.layers).rev().find(|&layer| self.keys_of(layer).is_some());
+        let last = attends.unwrap_or(self.layers.saturating_sub(1));
         let mut spec = self.clone();
         spec.layers = 1;
+        spec.recurrent = None;
         spec.ffns = vec![self.ffns[last]];
         spec.sublayers = vec![self.sublayers[last]];
         spec.attention = vec![self.attention[last].clone()];
@@ -109,7 +111,10 @@ impl ModelSpec {
         spec.vision = None;
         spec.adapters = None;
         spec.draft_head = Some(DraftHead {
-            kind: HeadKind::NextToken { token_first: names.token_first },
+            kind: HeadKind::NextToken {
+                token_first: names.token_first,
+                blank_start: names.blank_start,
+            },
             target_hidden: self.hidden,
             taps: Vec::new(),
             few: None,
