@@ -145,6 +145,7 @@ fn begin(dev: &mut Cpu, rows: usize) -> Result<()> {
         kv,
         state: Default::default(),
         snapshots: 0,
+        spares: 0,
     })?;
 
     let slot = SlotId(0);

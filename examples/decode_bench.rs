@@ -56,6 +56,7 @@ fn main() -> Result<()> {
         kv: spec.kv_shape(None)?,
         state: Shard::new(&spec, Rank::ALONE)?.state_shape(&spec),
         snapshots: 0,
+        spares: 0,
     };
     let mut dev = Cpu::new(threads)?;
     let mut decoder = Decoder::load(&spec, &format, &mut dev, &limits)?;

@@ -58,7 +58,8 @@ pub enum SlotChange {
         slot: SlotId,
     },
     /// The slot's sequence goes on behind its first `length` positions: what was fed behind them
-    /// were drafts that were rejected. Not where a state has moved on with them.
+    /// were drafts that were rejected. Where it has a state, at least one row of its newest chunk
+    /// stays, which has at most one row more than the slot has spares (`DeviceLimits::spares`).
     Truncate {
         /// It must be open.
         slot: SlotId,

@@ -85,6 +85,7 @@ fn begin(dev: &mut Cpu, mix: &Mix) {
         kv,
         state: Default::default(),
         snapshots: 0,
+        spares: 0,
     })
     .unwrap();
 

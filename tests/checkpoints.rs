@@ -122,6 +122,7 @@ impl Spoiled {
             kv: spec.kv_shape(None)?,
             state: Default::default(),
             snapshots: 0,
+            spares: 0,
         };
 
         let mut trace = Trace::new(DType::F32);

@@ -11,7 +11,8 @@ use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    AttnSpec, Bytes, DType, HostTensor, Join, KvScales, Source, WeightDesc, WeightKind,
+    AttnSpec, Bytes, Columns, ConvSpec, DType, DeltaSpec, DeltaWeights, HostTensor, Join, KvScales,
+    Source, StateShape, WeightDesc, WeightKind,
 };
 use triton_vllm::ids::{SlotId, TokenId};
 use triton_vllm::plan::{Feed, SlotChange, StepPlan, TokenMasks};
@@ -185,6 +186,64 @@ fn masks_follow_the_token_before() {
     assert_eq!(masked::<Cuda>(true, true), expected);
 }
 
+/// What of a layer that keeps a state stands beside attention of four heads for each KV head.
+struct State<D: Graded> {
+    convolution: D::Weight,
+    log_decay: D::Weight,
+    rate_bias: D::Weight,
+    table: D::Weight,
+    rates: D::Tensor,
+    mixed: D::Tensor,
+    values: D::Tensor,
+    product: D::Tensor,
+}
+
+impl<D: Graded> State<D> {
+    const DELTA: DeltaSpec = DeltaSpec { key_heads: 2, value_heads: 8, key_dim: 64, value_dim: 64 };
+    const TAPS: usize = 4;
+
+    fn shape() -> StateShape {
+        let DeltaSpec { value_heads, key_dim, value_dim, .. } = Self::DELTA;
+        StateShape {
+            layers: 1,
+            tail_rows: Self::TAPS - 1,
+            tail_width: Self::DELTA.mixed_width(),
+            heads: value_heads,
+            rows: value_dim,
+            columns: key_dim,
+        }
+    }
+
+    fn new(b: &mut Bench<D>, rows: usize, vocab: usize) -> State<D> {
+        let (width, values) = (Self::DELTA.mixed_width(), Self::DELTA.value_width());
+        let heads = Self::DELTA.value_heads;
+        State {
+            convolution: b.vector(31, width * Self::TAPS),
+            log_decay: b.vector(32, heads),
+            rate_bias: b.vector(33, heads),
+            table: b.table(34, vocab, 2 * heads),
+            rates: b.tensor(rows, 2 * heads),
+            mixed: b.tensor(rows, width),
+            values: b.tensor(rows, values),
+            product: b.tensor(rows, values),
+        }
+    }
+
+    /// What it makes of `x` times what attention made.
+    fn run(&mut self, dev: &mut D, x: &D::Tensor, attention: &D::Tensor) -> &D::Tensor {
+        let conv = ConvSpec { taps: Self::TAPS, width: Self::DELTA.mixed_width(), silu: true };
+        dev.embed(&self.table, 1.0, &mut self.rates).unwrap();
+        dev.short_convolution(0, &conv, &self.convolution, None, x, &mut self.mixed).unwrap();
+        let weights = DeltaWeights { log_decay: &self.log_decay, rate_bias: &self.rate_bias };
+        let (mixed, rates) = (&self.mixed, &self.rates);
+        dev.delta_rule(0, &Self::DELTA, weights, mixed, rates, &mut self.values).unwrap();
+        let attention = Columns { tensor: attention, first: 0 };
+        let values = Columns { tensor: &self.values, first: 0 };
+        dev.multiply(attention, values, &mut self.product).unwrap();
+        &self.product
+    }
+}
+
 /// Sequences that draft, and their device.
 struct Drafting<D: Graded> {
     bench: Bench<D>,
@@ -195,16 +254,18 @@ struct Drafting<D: Graded> {
     out: D::Tensor,
     picked: D::Tensor,
     logits: D::Tensor,
+    state: Option<State<D>>,
     /// Of each sequence: prompt and outputs, and how many of them are the prompt.
     tokens: Vec<(Vec<TokenId>, usize)>,
 }
 
 impl<D: Graded> Drafting<D> {
     /// Of q heads for each of two KV heads; the sequences have one output each.
-    fn new(dtype: DType, group: usize) -> Drafting<D> {
+    fn new(dtype: DType, group: usize, states: bool) -> Drafting<D> {
         let (kv_heads, head_dim, vocab) = (2, 64, 97);
         let heads = group * kv_heads;
-        let setup = Setup { kv_heads, head_dim, ..Setup::default() };
+        let state = if states { State::<D>::shape() } else { StateShape::default() };
+        let setup = Setup { kv_heads, head_dim, state, ..Setup::default() };
         let mut bench = Bench::<D>::new(dtype, &setup);
         let spec = AttnSpec {
             heads,
@@ -227,16 +288,18 @@ impl<D: Graded> Drafting<D> {
         // The second one's keys are cut among blocks.
         let prompt = |n: usize| (0..n as u32).map(|i| TokenId((7 * i + n as u32) % 97)).collect();
         let tokens: Vec<(Vec<TokenId>, usize)> = [9, 130, 3].map(|n| (prompt(n), n)).into();
+        let state = states.then(|| State::new(&mut bench, setup.step_tokens, vocab));
+        let (own, tokens) = (tokens, Vec::new());
         let mut rig =
-            Drafting { bench, spec, table, head, qkv, out, picked, logits, tokens: Vec::new() };
+            Drafting { bench, spec, table, head, qkv, out, picked, logits, state, tokens };
         let mut plan = StepPlan::default();
-        for (slot, (prompt, _)) in tokens.iter().enumerate() {
+        for (slot, (prompt, _)) in own.iter().enumerate() {
             rig.bench.open(slot, &[], Arc::default());
             let start = plan.chunk_tokens.len();
             plan.chunk_tokens.extend(prompt);
             plan.push(SlotId(slot as u32), Feed::Known(start..start + prompt.len()), true);
         }
-        rig.tokens = tokens;
+        rig.tokens = own;
         rig.run(plan);
         rig
     }
@@ -247,7 +310,11 @@ impl<D: Graded> Drafting<D> {
         b.dev.embed(&self.table, 1.0, &mut self.qkv).unwrap();
         b.dev.rope_store(0, &self.spec, None, &mut self.qkv).unwrap();
         b.dev.attend(0, &self.spec, None, &self.qkv, &mut self.out).unwrap();
-        b.dev.gather(&self.out, &mut self.picked).unwrap();
+        let out = match &mut self.state {
+            Some(state) => state.run(&mut b.dev, &self.qkv, &self.out),
+            None => &self.out,
+        };
+        b.dev.gather(out, &mut self.picked).unwrap();
         b.dev.logits(&self.head, None, &self.picked, &mut self.logits).unwrap();
         b.dev.sample(&mut self.logits, &TokenMasks::default()).unwrap();
         for sample in b.dev.collect().unwrap().samples {
@@ -262,7 +329,7 @@ impl<D: Graded> Drafting<D> {
     /// So many outputs of each, with up to `drafts` drafts in a step, most of them as in `truth`.
     fn outputs(mut self, wanted: usize, drafts: usize, truth: &[Vec<TokenId>]) -> Drafted<D> {
         self.bench.dev.steady();
-        let mut sizes = BTreeMap::<usize, u64>::new();
+        let mut sizes = BTreeMap::<(usize, bool), u64>::new();
         for step in 0.. {
             let mut plan = StepPlan::default();
             for slot in 0..self.tokens.len() {
@@ -280,7 +347,7 @@ impl<D: Graded> Drafting<D> {
                     continue;
                 } else if !drafts.is_empty() {
                     plan.push_drafts(id, tokens[tokens.len() - 1], &drafts);
-                } else if step % 3 == 0 && !truth.is_empty() {
+                } else if step % 3 == 0 && !truth.is_empty() && self.state.is_none() {
                     let start = plan.chunk_tokens.len();
                     plan.chunk_tokens.extend(&tokens[tokens.len() - 2..]);
                     self.bench.truncate(slot, tokens.len() - 2);
@@ -292,7 +359,9 @@ impl<D: Graded> Drafting<D> {
             if plan.chunks.is_empty() {
                 break;
             }
-            *sizes.entry(plan.tokens().next_power_of_two()).or_default() += 1;
+            // Of models with states those with several rows of a sequence are recorded apart.
+            let several = self.state.is_some() && plan.tokens() > plan.chunks.len();
+            *sizes.entry((plan.tokens().next_power_of_two(), several)).or_default() += 1;
             self.run(plan);
         }
 
@@ -302,27 +371,30 @@ impl<D: Graded> Drafting<D> {
     }
 }
 
-/// What came of it: outputs, and steps by their rows once they were padded.
+/// What came of it: outputs, and steps by their recording: rows once they were padded.
 struct Drafted<D> {
     outputs: Vec<Vec<TokenId>>,
-    sizes: BTreeMap<usize, u64>,
+    sizes: BTreeMap<(usize, bool), u64>,
     dev: D,
 }
 
 /// Steps with drafts, with the token that a model that drafts has missed, and without are replayed
 /// as decode steps of as many rows, and give the tokens of steps of one token that are launched
-/// call by call. 4 heads of 4 tokens are one tile of packed rows, of 6 two, 20 heads of 4 five.
+/// call by call, behind layers that keep a state too. 4 heads of 4 tokens are one tile of packed
+/// rows, of 6 two, 20 heads of 4 five.
 #[test]
 fn steps_with_drafts_are_replayed() {
     const OUTPUTS: usize = 60;
-    for (dtype, group, drafts) in [
-        (DType::F32, 4, 3),
-        (DType::F16, 4, 3),
-        (DType::BF16, 4, 5),
-        (DType::F16, 20, 3),
-        (DType::F16, 1, 7),
+    for (dtype, group, drafts, states) in [
+        (DType::F32, 4, 3, false),
+        (DType::F16, 4, 3, false),
+        (DType::BF16, 4, 5, false),
+        (DType::F16, 20, 3, false),
+        (DType::F16, 1, 7, false),
+        (DType::F32, 4, 3, true),
+        (DType::F16, 4, 2, true),
     ] {
-        let plain = Drafting::<Cpu>::new(dtype, group).outputs(OUTPUTS + drafts, 0, &[]);
+        let plain = Drafting::<Cpu>::new(dtype, group, states).outputs(OUTPUTS + drafts, 0, &[]);
         let distinct = |tokens: &Vec<TokenId>| tokens.iter().collect::<BTreeSet<_>>().len();
         assert!(plain.outputs.iter().any(|tokens| distinct(tokens) > 5), "{:?}", plain.outputs);
         let check = |outputs: &[Vec<TokenId>]| {
@@ -337,15 +409,17 @@ fn steps_with_drafts_are_replayed() {
                 "{dtype:?}, {group} heads, {drafts} drafts: {same} are the same"
             );
         };
-        let cpu = Drafting::<Cpu>::new(dtype, group).outputs(OUTPUTS, drafts, &plain.outputs);
+        let cpu =
+            Drafting::<Cpu>::new(dtype, group, states).outputs(OUTPUTS, drafts, &plain.outputs);
         check(&cpu.outputs);
         let steps: u64 = cpu.sizes.values().sum();
-        assert!(2 * steps < OUTPUTS as u64, "{steps} steps");
+        assert!(2 * steps < OUTPUTS as u64 + 20 * u64::from(states), "{steps} steps");
         if !gpu() {
             continue;
         }
 
-        let cuda = Drafting::<Cuda>::new(dtype, group).outputs(OUTPUTS, drafts, &plain.outputs);
+        let cuda =
+            Drafting::<Cuda>::new(dtype, group, states).outputs(OUTPUTS, drafts, &plain.outputs);
         check(&cuda.outputs);
         // The first of a size is launched, the second recorded.
         let repeated: u64 = cuda.sizes.values().map(|steps| steps.saturating_sub(2)).sum();

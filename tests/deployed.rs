@@ -27,6 +27,7 @@ fn load(config: &Map<String, Value>) -> Result<(ModelSpec, u64)> {
         kv: spec.kv_shape(None)?,
         state: Shard::new(&spec, Rank::ALONE)?.state_shape(&spec),
         snapshots: 0,
+        spares: 0,
     };
     let (held, launches) = budget::footprint(&spec, &WeightSource::Dummy, &limits, DType::BF16)?;
     // Layers of a single sublayer have fewer ops.

@@ -105,6 +105,7 @@ fn device(isa: Isa, threads: usize, rows: usize, position: usize, kv: KvShape) -
         kv,
         state: Default::default(),
         snapshots: 0,
+        spares: 0,
     };
     dev.reserve(&limits).unwrap();
     dev.begin(&plan(rows, position, pages)).unwrap();

@@ -109,6 +109,7 @@ impl<D: Device> Bench<D> {
             max_model_len: spec.max_model_len.min(LONGEST),
             kv: shard.kv_shape(spec, &spec.kv_shape(None)?),
             snapshots: usize::from(state.layers > 0),
+            spares: 0,
             state,
         };
         let decoder = Decoder::load(spec, &WeightSource::Dummy, &mut dev, &limits)?;

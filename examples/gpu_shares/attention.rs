@@ -223,6 +223,7 @@ impl<'a> Bench<'a> {
             kv: KvShape::heads(layers, kv_heads, head_dim, shape.kv),
             state: Default::default(),
             snapshots: 0,
+            spares: 0,
         };
         let mut dev = Cuda::open(0, dtype)?;
         let width = (heads + 2 * kv_heads) * head_dim;

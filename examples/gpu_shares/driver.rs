@@ -62,6 +62,7 @@ impl Driver {
             kv: KvShape::heads(1, 1, 64, KvType::BF16),
             state,
             snapshots: 0,
+            spares: 0,
         };
         let logits = dev.logits_tensor(slots, VOCAB)?;
         dev.fill(&logits, 0)?;

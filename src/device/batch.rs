@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::state::{StateCopy, StatePlace};
 use super::DeviceLimits;
 use crate::error::Result;
 use crate::ids::{AdapterId, AdapterSlotId, GroupId, SlotId, SnapshotId};
@@ -31,9 +32,16 @@ pub struct Batch {
     pub decode: bool,
     /// Some sequence feeds drafts.
     pub drafts: bool,
+    /// Of models that keep a state: what is copied in front of the step, in this order.
+    pub state_copies: Vec<StateCopy>,
 }
 
 impl Batch {
+    /// Some sequence feeds more than one token.
+    pub fn several_rows(&self) -> bool {
+        self.rows > self.chunks.len()
+    }
+
     /// For ops over whole sequences: each of the step begins in it.
     ///
     /// # Errors
@@ -121,6 +129,8 @@ pub struct RowDrafts {
 struct Slot {
     open: bool,
     length: usize,
+    /// Rows of its newest chunk.
+    newest: usize,
     pages: usize,
     adapter_slot: Option<AdapterSlotId>,
     /// It goes on behind cached tokens, and was not told with which state.
@@ -168,6 +178,7 @@ impl SlotTable {
             return Err(internal!("step {} has {rows} logits rows of {most}", plan.step));
         }
 
+        self.batch.state_copies.clear();
         for change in &plan.changes {
             self.change(change, &limits)?;
         }
@@ -231,6 +242,7 @@ impl SlotTable {
             }
 
             slot.length = length;
+            slot.newest = tokens;
             batch.adapters |= slot.adapter_slot.is_some();
             batch.chunks.push(BatchChunk {
                 slot: chunk.slot,
@@ -315,29 +327,46 @@ impl SlotTable {
                 self.open_slot(*slot)?.open = false;
                 Ok(())
             }
-            SlotChange::Truncate { slot, length } => {
-                let held = self.open_slot(*slot)?;
-                let length = *length as usize;
-                if length > held.length || limits.state.layers > 0 {
-                    let held = held.length;
-                    return Err(internal!("slot {slot} cannot go back from {held} to {length}"));
-                }
-                held.length = length;
-                Ok(())
-            }
+            SlotChange::Truncate { slot, length } => self.truncate(*slot, *length as usize, limits),
             SlotChange::SaveState { slot, snapshot } => {
                 self.open_slot(*slot)?;
-                judge_snapshot(*snapshot, limits)
+                let to = snapshot_place(*snapshot, limits)?;
+                self.batch.state_copies.push(StateCopy { from: StatePlace::Slot(*slot), to });
+                Ok(())
             }
             SlotChange::RestoreState { slot, snapshot } => {
                 self.open_slot(*slot)?.lacks_state = false;
-                judge_snapshot(*snapshot, limits)
+                let from = snapshot_place(*snapshot, limits)?;
+                self.batch.state_copies.push(StateCopy { from, to: StatePlace::Slot(*slot) });
+                Ok(())
             }
             SlotChange::Adapter { adapter_slot, adapter } => {
                 self.adapter_slots.put(*adapter_slot, *adapter);
                 Ok(())
             }
         }
+    }
+
+    /// A state goes back to behind a row of the newest chunk, which has a spare of each.
+    fn truncate(&mut self, slot: SlotId, length: usize, limits: &DeviceLimits) -> Result<()> {
+        let held = self.open_slot(slot)?;
+        let before = held.length - held.newest;
+        let row = length.checked_sub(before + 1);
+        let drafts = length < held.length && held.newest <= 1 + limits.spares;
+        let spare = row.filter(|_| drafts);
+        let stays = length == held.length;
+        if length > held.length || limits.state.layers > 0 && !stays && spare.is_none() {
+            let held = held.length;
+            return Err(internal!("slot {slot} cannot go back from {held} to {length}"));
+        }
+
+        held.length = length;
+        held.newest = length.saturating_sub(before);
+        if let Some(row) = spare.filter(|_| limits.state.layers > 0) {
+            let from = StatePlace::Spare(slot, row);
+            self.batch.state_copies.push(StateCopy { from, to: StatePlace::Slot(slot) });
+        }
+        Ok(())
     }
 
     fn open(&mut self, open: &SlotOpen, limits: &DeviceLimits) -> Result<()> {
@@ -352,6 +381,7 @@ impl SlotTable {
         *slot = Slot {
             open: true,
             length: open.cached_tokens as usize,
+            newest: 0,
             pages: 0,
             adapter_slot,
             lacks_state: limits.state.layers > 0 && open.cached_tokens > 0,
@@ -396,12 +426,12 @@ fn row_drafts(
     Ok(RowDrafts::default())
 }
 
-fn judge_snapshot(snapshot: SnapshotId, limits: &DeviceLimits) -> Result<()> {
+fn snapshot_place(snapshot: SnapshotId, limits: &DeviceLimits) -> Result<StatePlace> {
     let count = limits.snapshots;
     if snapshot.index() >= count {
         return Err(internal!("snapshot {snapshot} of {count}"));
     }
-    Ok(())
+    Ok(StatePlace::Snapshot(snapshot))
 }
 
 /// Which adapter each adapter slot holds.

@@ -19,6 +19,7 @@ fn limits() -> DeviceLimits {
         kv,
         state: Default::default(),
         snapshots: 0,
+        spares: 0,
     }
 }
 
@@ -209,4 +210,53 @@ fn drafts_that_do_not_fit_are_refused() {
     plan.changes.push(SlotChange::Truncate { slot: SlotId(1), length: 2 });
     let error = SlotTable::new(&limits).begin(&plan).expect_err("a state does not go back");
     assert!(error.to_string().contains("cannot go back from 3 to 2"), "{error}");
+}
+
+/// To where a spare of it is, which is copied in the order of the changes.
+#[test]
+fn a_state_goes_back_as_far_as_there_are_spares() {
+    let state = StateShape { layers: 1, ..StateShape::default() };
+    let limits = DeviceLimits { state, snapshots: 1, spares: 2, ..limits() };
+    let (slot, snapshot) = (SlotId(1), SnapshotId(0));
+    let restore = |slot| SlotChange::RestoreState { slot, snapshot };
+    let mut plan = drafts();
+    plan.changes.extend([restore(SlotId(0)), restore(slot)]);
+    let began = || {
+        let mut table = SlotTable::new(&limits);
+        table.begin(&plan).unwrap();
+        table
+    };
+    let chunk = began().batch.chunks[1];
+    assert_eq!((chunk.slot, chunk.position(), chunk.length), (SlotId(0), 3, 6));
+
+    let slot = SlotId(0);
+    let back = |length| StepPlan {
+        changes: vec![
+            SlotChange::Truncate { slot, length },
+            SlotChange::SaveState { slot, snapshot },
+        ],
+        ..StepPlan::default()
+    };
+    for (length, spare) in [(4, Some(0)), (5, Some(1)), (6, None)] {
+        let mut table = began();
+        let copies = table.begin(&back(length)).unwrap().state_copies.clone();
+        let to = StatePlace::Slot(slot);
+        let gone = spare.map(|row| StateCopy { from: StatePlace::Spare(slot, row), to });
+        let saved = StateCopy { from: to, to: StatePlace::Snapshot(snapshot) };
+        assert_eq!(copies, gone.into_iter().chain([saved]).collect::<Vec<_>>(), "to {length}");
+        assert!(table.begin(&StepPlan::default()).unwrap().state_copies.is_empty());
+    }
+    for length in [3, 7] {
+        let error = began().begin(&back(length)).expect_err("no spare");
+        assert!(error.to_string().contains("cannot go back from 6"), "{error}");
+    }
+
+    // Slots with their spares, then snapshots; none lies where another does.
+    let mut places = vec![limits.state_place(StatePlace::Snapshot(snapshot))];
+    for slot in [0, 1].map(SlotId) {
+        places.push(limits.state_place(StatePlace::Slot(slot)));
+        places.extend([0, 1].map(|row| limits.state_place(StatePlace::Spare(slot, row))));
+    }
+    places.sort();
+    assert_eq!((places, limits.states()), ((0..7).collect(), 7));
 }

@@ -3,7 +3,7 @@
 //! or a sequence.
 
 use super::dtype::KvType;
-use super::state::StateShape;
+use super::state::{StatePlace, StateShape};
 use super::types::DeviceTypes;
 use super::WeightDesc;
 use crate::error::Result;
@@ -29,9 +29,30 @@ pub struct DeviceLimits {
     pub state: StateShape,
     /// Copies of states that can be kept; 0 where no layer has one.
     pub snapshots: usize,
+    /// States that are kept of each slot's newest chunk beside the one behind it: those behind its
+    /// first rows, so many. A sequence can go back to them. 0 where it never has to; at most
+    /// [`SPARES_MAX`](super::SPARES_MAX).
+    pub spares: usize,
 }
 
 impl DeviceLimits {
+    /// Where a state lies among all, each as long as the next: a slot's own and its spares behind
+    /// each other, then the snapshots.
+    pub fn state_place(&self, place: StatePlace) -> usize {
+        let each = 1 + self.spares;
+        match place {
+            StatePlace::Slot(slot) => slot.index() * each,
+            StatePlace::Spare(slot, row) => slot.index() * each + 1 + row,
+            StatePlace::Snapshot(snapshot) => self.slots * each + snapshot.index(),
+        }
+    }
+
+    /// How many states there are of all kinds.
+    pub fn states(&self) -> usize {
+        let of_slots = self.slots.saturating_mul(1 + self.spares);
+        of_slots.saturating_add(self.snapshots)
+    }
+
     /// Pages that hold a sequence at its longest.
     pub fn sequence_pages(&self) -> usize {
         self.max_model_len.div_ceil(self.page_size)

@@ -91,7 +91,7 @@ pub use pooling::{Pooling, PoolingOps};
 pub use quant::{CodeType, InputQuant, QuantForm, QuantPart, ScaleOver};
 pub use state::{
     ChannelScanSpec, Columns, ConvSpec, DeltaSpec, DeltaWeights, Gate, GateOrder, GatedNorm,
-    ScanSpec, ScanWeights, StateOps, StateShape,
+    ScanSpec, ScanWeights, StateCopy, StateOps, StatePlace, StateShape, SPARES_MAX,
 };
 pub use step::StepOps;
 pub use types::{BreakOnPurpose, DeviceInfo, DeviceKind, DeviceTypes};

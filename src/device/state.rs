@@ -5,12 +5,23 @@
 //!
 //! A slot's state belongs to the sequence that has the slot, and each op moves its own part of it
 //! on by the step's rows of that sequence, in their order. At position 0 it is zeros, whatever the
-//! slot held before; behind cached tokens it is what `RestoreState` put there. It cannot be moved
-//! back.
+//! slot held before; behind cached tokens it is what `RestoreState` put there.
+//!
+//! It cannot be computed backwards, so what may have to be taken back is kept: of a chunk of at
+//! most `DeviceLimits::spares` + 1 rows, as those with drafts are, the state behind each row but
+//! the last lies in a spare of the slot. `Truncate` makes the spare behind the last row that stays
+//! the slot's state. Ops write spares whether the rows are drafts or not, so that nothing but the
+//! rows decides what a step launches; of longer chunks they may write some or none.
+//!
+//! The other ways were worse: to run the accepted tokens once more takes a pass of the whole model,
+//! and to keep a step's inputs of the recurrences and catch up in the next step makes each op two.
+//! A copy behind a rejected draft costs its bytes twice, some ten microseconds of a step, and
+//! states are found where they always are.
 
 use super::types::DeviceTypes;
 use super::Norm;
 use crate::error::Result;
+use crate::ids::{SlotId, SnapshotId};
 
 /// What layers keep of a sequence, by shape: `[layer]` of a matrix for each head in f32, and of the
 /// convolution's last inputs in the type of activations. Without layers there is none.
@@ -49,6 +60,30 @@ impl StateShape {
         let layer = self.matrix_bytes().saturating_add(self.tail_bytes(element));
         layer.saturating_mul(self.layers as u64)
     }
+}
+
+/// Spares of a slot at most: with one row more a chunk is short enough for ops that go token by
+/// token on all devices.
+pub const SPARES_MAX: usize = 62;
+
+/// Where a state lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatePlace {
+    /// A slot's own.
+    Slot(SlotId),
+    /// Behind this row of the slot's newest chunk.
+    Spare(SlotId, usize),
+    /// A copy for others to go on from.
+    Snapshot(SnapshotId),
+}
+
+/// A state that is copied in front of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateCopy {
+    /// What is copied.
+    pub from: StatePlace,
+    /// What is overwritten.
+    pub to: StatePlace,
 }
 
 fn aligned(factors: &[usize]) -> u64 {

@@ -171,8 +171,8 @@ struct States {
     bytes: u64,
 }
 
-/// Of the memory for states and pages at most half is for the states of running sequences, and an
-/// eighth of the rest, or `most_kept` bytes, for copies.
+/// Of the memory for states and pages at most half is for the states of running sequences and of
+/// their drafts, and an eighth of the rest, or `most_kept` bytes, for copies.
 fn states(
     available: u64,
     held: &Held,
@@ -184,20 +184,28 @@ fn states(
     if each == 0 {
         return Ok(States { slots: limits.slots, snapshots: 0, bytes: 0 });
     }
-    let slots = (available / 2 / each).min(limits.slots as u64);
+    let spares = limits.spares as u64;
+    let of_slot = each.saturating_mul(1 + spares);
+    let slots = (available / 2 / of_slot).min(limits.slots as u64);
     if slots == 0 {
+        let drafts = match spares {
+            0 => String::new(),
+            _ => format!(", with one more behind each of {spares} drafts"),
+        };
         return Err(invalid!(
-            "The state of one sequence takes {:.2} GiB, and {:.2} GiB are available for states \
-             and KV cache. Try increasing `gpu_memory_utilization` when initializing the engine.",
-            gib(each),
-            gib(available)
+            "The state of one sequence takes {:.2} GiB{drafts}, and {:.2} GiB are available for \
+             states and KV cache. Try increasing `gpu_memory_utilization` when initializing the \
+             engine{}.",
+            gib(of_slot),
+            gib(available),
+            if spares > 0 { " or decreasing `num_speculative_tokens`" } else { "" }
         ));
     }
 
-    let rest = available - slots * each;
+    let rest = available - slots * of_slot;
     let kept = if options.keep_states { (rest / 8).min(most_kept) / each } else { 0 };
     let kept = kept.min(SNAPSHOTS_MAX);
-    let bytes = (slots + kept) * each;
+    let bytes = slots * of_slot + kept * each;
     Ok(States { slots: slots as usize, snapshots: kept as usize, bytes })
 }
 

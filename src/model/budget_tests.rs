@@ -27,6 +27,7 @@ fn limits(spec: &ModelSpec) -> DeviceLimits {
         kv: spec.kv_shape(None).unwrap(),
         state: Default::default(),
         snapshots: 0,
+        spares: 0,
     }
 }
 
@@ -344,8 +345,8 @@ fn cpu_pool_stays_small() {
 /// States of sequences come before pages, copies of them take a part of what is left.
 #[test]
 fn states_bound_the_sequences_that_run() {
-    let limits = limits(&llama());
-    let page = limits.kv.page_bytes(16);
+    let limits = std::cell::RefCell::new(limits(&llama()));
+    let page = limits.borrow().kv.page_bytes(16);
     let pool = |mib: u64, options: &PoolOptions| {
         let held = Held { state: 1 << 20, ..Held::default() };
         let options = PoolOptions { kv_cache_memory_bytes: Some(mib << 20), ..*options };
@@ -357,7 +358,7 @@ fn states_bound_the_sequences_that_run() {
             depth: 1,
             experts_of_codes: true,
         };
-        gpu_pool(&gpu, &held, &options, &limits)
+        gpu_pool(&gpu, &held, &options, &limits.borrow())
     };
 
     let roomy = pool(100, &SHARE).unwrap();
@@ -369,6 +370,16 @@ fn states_bound_the_sequences_that_run() {
     assert_eq!((tight.slots, tight.snapshots), (5, 0));
     let error = pool(1, &SHARE).unwrap_err().to_string();
     assert!(error.contains("The state of one sequence takes"), "{error}");
+
+    // With three more of each sequence, behind its drafts.
+    limits.borrow_mut().spares = 3;
+    let drafting = pool(100, &SHARE).unwrap();
+    assert_eq!((drafting.slots, drafting.snapshots), (8, 8));
+    assert_eq!(drafting.pages as u64, (60 << 20) / page);
+    assert_eq!(pool(20, &SHARE).unwrap().slots, 2);
+    let error = pool(7, &SHARE).unwrap_err().to_string();
+    assert!(error.contains("behind each of 3 drafts"), "{error}");
+    assert!(error.contains("num_speculative_tokens"), "{error}");
 }
 
 /// What is too large is refused with what it needs, what is free, and what to lower.

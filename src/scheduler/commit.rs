@@ -51,6 +51,10 @@ impl Scheduler {
             let length = sequence.fed as u32;
             self.changes.push(SlotChange::Truncate { slot, length });
         }
+        if drafts > 0 {
+            self.keep_state(slot);
+        }
+        let sequence = &self.slots[slot];
         let ended = sequence.tokens.len() >= sequence.limit;
         if let Some(speculation) = &mut self.speculation {
             speculation.count(drafts, tokens.len() - 1);

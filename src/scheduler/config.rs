@@ -10,7 +10,7 @@ use crate::ids::AdapterId;
 use crate::{internal, invalid};
 
 /// What the scheduler knows of a model that keeps a state of each sequence beside pages. A state
-/// cannot be moved back.
+/// goes back behind drafts of the newest step and no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StateConfig {
     /// Copies that the device keeps, for prefixes to go on from; 0 without the prefix cache.
@@ -59,7 +59,7 @@ pub struct SchedulerConfig {
     pub max_loras: usize,
     /// Steps that may be planned before the first is committed (`DeviceInfo::depth`).
     pub depth: usize,
-    /// Sequences may have drafts. Not with a state, which drafts that are rejected would spoil.
+    /// Sequences may have drafts.
     pub speculation: Option<SpeculationConfig>,
     /// Prompts may have images.
     pub images: Option<ImageLimits>,
@@ -74,8 +74,7 @@ impl SchedulerConfig {
         let whole =
             |state: StateConfig| state.block > 0 && state.block.is_multiple_of(self.page_size);
         assert!(self.state.is_none_or(whole), "states are kept at ends of pages");
-        let goes_back = self.state.is_none() && !self.pooling;
-        assert!(self.speculation.is_none() || goes_back, "drafts of a model that cannot go back");
+        assert!(self.speculation.is_none() || !self.pooling, "drafts of what generates nothing");
 
         // What a step takes.
         if self.max_num_seqs == 0 {
@@ -179,6 +178,15 @@ impl SchedulerConfig {
             state.snapshots > 0 && (fed.is_multiple_of(state.block) || fork == Some(fed))
         };
         fed > 0 && self.state.is_some_and(at_border)
+    }
+
+    /// How many of `rows` token rows from `fed` on a sequence feeds that has drafts: none beyond a
+    /// border of blocks, where the state is to be kept, which it then stands at sooner or later.
+    pub(super) fn up_to_border(&self, fed: usize, rows: usize) -> usize {
+        match self.state.filter(|state| state.snapshots > 0) {
+            Some(state) => rows.min(state.block - fed % state.block),
+            None => rows,
+        }
     }
 
     /// How many of `unfed` tokens a sequence may feed in a step, where as many `sequences` wait and

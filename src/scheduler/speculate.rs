@@ -144,6 +144,7 @@ impl Scheduler {
         let Some(mut drafts) = drafts.take(slot) else { return 0 };
         let sequences = self.running_len() + self.waiting_len();
         let rows = self.config.share(1 + drafts.len(), sequences).min(room);
+        let rows = self.config.up_to_border(self.slots[slot].fed, rows);
         drafts.truncate(rows.saturating_sub(1));
         let sequence = &mut self.slots[slot];
         let held = sequence.table.pages().len();

@@ -145,8 +145,8 @@ impl Scheduler {
     /// Drop what the newest plan samples for a running sequence, and hold it: its last token is
     /// fed once more when the hold ends. For a sequence whose mask did not come in
     /// time. The device opens its row anew, since the token that it samples without a mask counts
-    /// there. A state has moved on with the last token: the sequence is preempted then, and held as
-    /// it waits.
+    /// there. A state has moved on with the last token, of which it has no copy: the sequence is
+    /// preempted then, and held as it waits.
     pub fn skip_step(&mut self, id: RequestId) {
         let Some(slot) = self.slots.find(id) else { return };
         if self.config.state.is_some() {
@@ -266,11 +266,12 @@ impl Scheduler {
     }
 
     /// After a chunk that ends at a border: copy the state, in front of whatever the next step
-    /// does.
+    /// does. Not while it is the state behind drafts.
     pub(super) fn keep_state(&mut self, slot: SlotId) {
         let sequence = &self.slots[slot];
         let fed = sequence.fed;
-        if !self.config.keeps_state_at(fed, self.fork_of(sequence)) {
+        if sequence.drafts.in_flight > 0 || !self.config.keeps_state_at(fed, self.fork_of(sequence))
+        {
             return;
         }
         if let Some(snapshot) = self.kv.keep_state(&sequence.table, fed) {

@@ -71,6 +71,44 @@ fn siblings_go_on_from_the_last_page_of_their_prompt() {
     assert_eq!(copies(&third)[1], [(1, 0)]);
 }
 
+/// Drafts end at a border; what is kept there is the state behind what was accepted.
+#[test]
+fn drafts_stop_at_borders_where_states_are_kept() {
+    let speculation = SpeculationConfig {
+        method: DraftMethod::Ngram { least: 1, most: 1 },
+        lengths: DraftLengths::constant(4),
+        rows: 4,
+    };
+    let config = SchedulerConfig { speculation: Some(speculation), depth: 1, ..stateful() };
+    let sevens = NewSequence { prompt: [TokenId(7); 12].into(), ..request(1, 12, 20) };
+    let mut s = scheduler(config, &[sevens]);
+    for (rows, saved) in [(8, vec![]), (4, vec![(0, 0)])] {
+        let plan = s.plan().unwrap();
+        assert_eq!((plan.tokens(), copies(&plan)[0].clone()), (rows, saved));
+        s.commit(&answer(&plan, 7));
+    }
+
+    // At 12, and the border is 16: three drafts, of which the first is right.
+    let plan = s.plan().unwrap();
+    assert_eq!((plan.tokens(), copies(&plan)[0].clone()), (4, vec![]));
+    let said = |plan: &StepPlan, tokens: &[u32]| {
+        let mut result = answer(plan, 7);
+        result.samples[0].tokens = Ok(tokens.iter().map(|&token| TokenId(token)).collect());
+        result
+    };
+    s.commit(&said(&plan, &[7, 7]));
+    let plan = s.plan().unwrap();
+    assert_eq!((plan.tokens(), copies(&plan)[0].clone()), (2, vec![]));
+    assert!(matches!(plan.changes[0], SlotChange::Truncate { length: 14, .. }));
+
+    // All are right, up to the border: only now the state is one to keep.
+    s.commit(&said(&plan, &[7, 7]));
+    let plan = s.plan().unwrap();
+    assert_eq!((plan.tokens(), copies(&plan)[0].clone()), (5, vec![(0, 1)]));
+    s.commit(&said(&plan, &[7, 3]));
+    s.check();
+}
+
 /// A state cannot be moved back by the token whose mask came late.
 #[test]
 fn who_skips_a_step_is_computed_again_when_it_may_go_on() {

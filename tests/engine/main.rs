@@ -19,6 +19,7 @@ mod requests;
 mod served;
 mod several;
 mod speculation;
+mod state_drafts;
 mod states;
 
 use std::sync::atomic::Ordering;

@@ -8,17 +8,33 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{json, Value};
 use triton_vllm::engine::EngineOptions;
 
-use crate::served::{goldens, options, serve, serve_with, Served};
+use crate::served::{goldens, options, serve_with, Served};
 use crate::{schedules, siblings};
 
 /// The tokenizer of this one, and what a config.json says of its made-up weights.
 const TOKENIZER_OF: &str = "llama-tiny";
 
+/// The config.json of most tests here.
+pub fn qwen() -> Value {
+    json!({
+        "architectures": ["Qwen3_5ForCausalLM"], "vocab_size": 4096, "hidden_size": 64,
+        "intermediate_size": 96, "num_hidden_layers": 3, "full_attention_interval": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32,
+        "linear_num_key_heads": 1, "linear_num_value_heads": 2, "linear_key_head_dim": 16,
+        "linear_value_head_dim": 16, "max_position_embeddings": 512, "eos_token_id": 2
+    })
+}
+
 /// A folder with both; gone when dropped.
-struct Model(PathBuf);
+pub struct Model(pub PathBuf);
 
 impl Model {
     fn new(test: &str) -> Model {
+        Model::of(test, &qwen())
+    }
+
+    /// With this config.json.
+    pub fn of(test: &str, config: &Value) -> Model {
         let name = format!("triton-vllm-states-{}-{test}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).expect("a folder");
@@ -26,21 +42,18 @@ impl Model {
         for file in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
             std::fs::copy(from.join(file), folder.join(file)).expect("a copy");
         }
-        let config = json!({
-            "architectures": ["Qwen3_5ForCausalLM"], "vocab_size": 4096, "hidden_size": 64,
-            "intermediate_size": 96, "num_hidden_layers": 3, "full_attention_interval": 2,
-            "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32,
-            "linear_num_key_heads": 1, "linear_num_value_heads": 2, "linear_key_head_dim": 16,
-            "linear_value_head_dim": 16, "max_position_embeddings": 512, "eos_token_id": 2
-        });
         std::fs::write(folder.join("config.json"), config.to_string()).expect("a config.json");
         Model(folder)
     }
 
-    fn serve(&self, extra: Value) -> Served {
+    pub fn serve(&self, extra: Value) -> Served {
+        self.serve_with(&extra, options(TOKENIZER_OF))
+    }
+
+    pub fn serve_with(&self, extra: &Value, options: EngineOptions) -> Served {
         let mut all = json!({"model": self.0, "load_format": "dummy"});
         all.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        serve(TOKENIZER_OF, all)
+        serve_with(TOKENIZER_OF, &all, options)
     }
 
     /// A folder of an adapter of what the layers multiply by, beside multi_lora.json.
@@ -181,14 +194,4 @@ fn adapters_of_nothing_but_scans_are_refused() {
     let args = json!({"model": model.0, "load_format": "dummy", "enable_lora": true});
     let refused = crate::served::refusal(TOKENIZER_OF, &args);
     assert!(refused.contains("adapters of MambaForCausalLM are not supported"), "{refused}");
-}
-
-#[test]
-fn drafts_are_refused() {
-    let model = Model::new("drafts");
-    let drafts = json!({"method": "ngram", "num_speculative_tokens": 3});
-    let args = json!({"model": model.0, "load_format": "dummy", "speculative_config": drafts});
-    let refused = crate::served::refusal(TOKENIZER_OF, &args);
-    let line = "speculative_config does not go with this model: it has layers that keep a state";
-    assert!(refused.contains(line), "{refused}");
 }

@@ -95,6 +95,8 @@ impl Default for Setup {
 
 /// Copies of states that a bench can keep.
 pub const SNAPSHOTS: usize = 2;
+/// States of a slot that it can go back to.
+pub const SPARES: usize = 3;
 
 struct Slot {
     open: bool,
@@ -137,6 +139,7 @@ impl<D: Graded> Bench<D> {
             kv,
             state: setup.state,
             snapshots: SNAPSHOTS,
+            spares: SPARES,
         };
         dev.reserve(&limits).unwrap();
         // Scattered: positions must go through the table.

@@ -107,13 +107,17 @@ fn channels_are_scanned_in_chunks_and_token_by_token() {
                 let rate_bias = b.vector(4, width);
                 let skip = b.vector(5, width);
                 let mut all = Vec::new();
-                let steps = [[5, 1, 0], [1, 1, 40], [3, 0, 1], [1, 1, 1], [2, 1, 7]];
+                let steps = [[5, 1, 0], [1, 1, 40], [3, 0, 1], [1, 1, 1], [2, 1, 7], [1, 1, 1]];
                 for (n, lengths) in steps.iter().enumerate() {
                     let rows = lengths.iter().sum();
                     let inputs = b.table(10 + n as u64, rows, 2 * width + 2 * state);
                     if n == 4 {
                         // Another sequence in a slot whose state is full.
                         b.open(0, &[TokenId(0)], Default::default());
+                    }
+                    if n == 3 || n == 5 {
+                        // Behind drafts of which one stays.
+                        b.truncate(0, if n == 3 { 7 } else { 1 });
                     }
                     b.feed(lengths);
 

@@ -188,6 +188,31 @@ fn prompts_go_by_chunks() {
     });
 }
 
+/// Behind each row of a chunk of drafts that may be the last to stay, beside sequences that feed
+/// one token, two, and a prompt.
+#[test]
+fn states_go_back_behind_drafts() {
+    each_type(|dtype| {
+        for shape in SHAPES {
+            let case = format!("drafts, {shape:?}");
+            compare!(dtype, &shape.setup(), &case, 4.0, |b| {
+                let layer = Layer::new(b, &shape);
+                let mut all = layer.step(b, &shape, &[9, 1, 2, 5], 10)?;
+                let mut length = 9;
+                for (n, stay) in [1, 3, 2, 1].into_iter().enumerate() {
+                    let seed = 20 + 2 * n as u64;
+                    all.extend(layer.step(b, &shape, &[4, 1, 2, 70 * (n % 2)], seed)?);
+                    length += stay;
+                    b.truncate(0, length);
+                }
+                all.extend(layer.step(b, &shape, &[1, 2, 1], 40)?);
+                all.extend(layer.step(b, &shape, &[2, 0, 4], 42)?);
+                Ok(all)
+            });
+        }
+    });
+}
+
 #[test]
 fn copies_of_states_are_gone_on_from() {
     each_type(|dtype| {

@@ -14,6 +14,9 @@ const TAPS: usize = 4;
 const EPS: f32 = 1e-5;
 
 /// A model of two layers and two slots, and a sequence's inputs.
+/// States of a slot that it can go back to.
+const SPARES: usize = 3;
+
 struct Case {
     scan: ScanSpec,
     tokens: usize,
@@ -71,6 +74,7 @@ impl Case {
             kv: no_kv(),
             state,
             snapshots: 1,
+            spares: SPARES,
         })
         .unwrap();
         dev
@@ -201,6 +205,33 @@ fn scans_equal_f64_however_a_sequence_is_cut() {
         for chunk in [1, 2, 7] {
             assert!(case.run(&mut dev, slot, chunk) == whole, "chunks of {chunk} change bits");
         }
+    }
+}
+
+/// Behind each row of the newest chunk that may be the last to stay, and no further.
+#[test]
+fn a_scan_goes_back_behind_drafts() {
+    let case = Case::new(SCAN, 20, 3, true);
+    let slot = SlotId(0);
+    let back = |length: usize| vec![SlotChange::Truncate { slot, length: length as u32 }];
+    let mut dev = case.device(Isa::detect(), 1);
+    let whole = case.run(&mut dev, slot, 20);
+    let behind = |rows: usize| &whole[rows * SCAN.inner_width()..];
+    for stay in 1..=SPARES {
+        case.feed(&mut dev, slot, case.open(slot, 0), 0..9).unwrap();
+        case.feed(&mut dev, slot, Vec::new(), 9..10 + SPARES).unwrap();
+        // Twice: what stays of a chunk has its states still.
+        case.feed(&mut dev, slot, back(9 + stay), 9 + stay..11 + stay).unwrap();
+        let got = case.feed(&mut dev, slot, back(10 + stay), 10 + stay..20).unwrap();
+        assert!(got == behind(10 + stay), "{stay} rows stay");
+    }
+
+    for (fed, length) in [(9..10 + SPARES, 9), (9..11 + SPARES, 10)] {
+        let mut dev = case.device(Isa::detect(), 1);
+        case.feed(&mut dev, slot, case.open(slot, 0), 0..9).unwrap();
+        case.feed(&mut dev, slot, Vec::new(), fed).unwrap();
+        let error = case.feed(&mut dev, slot, back(length), length..20).unwrap_err();
+        assert!(error.to_string().contains("cannot go back from"), "{error}");
     }
 }
 

@@ -130,6 +130,7 @@ fn limits(spec: &ModelSpec, kv: KvType) -> DeviceLimits {
         kv: shard.kv_shape(spec, &spec.kv_shape(Some(kv)).unwrap()),
         state: shard.state_shape(spec),
         snapshots: 0,
+        spares: 0,
     }
 }
 

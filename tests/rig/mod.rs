@@ -473,6 +473,7 @@ pub fn limits(spec: &ModelSpec, rank: Rank, options: &RigOptions) -> Result<Devi
         kv: shard.kv_shape(spec, &spec.kv_shape(options.kv)?),
         state: shard.state_shape(spec),
         snapshots: SNAPSHOTS,
+        spares: 0,
     })
 }
 

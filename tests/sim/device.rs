@@ -60,8 +60,10 @@ struct SlotRow {
     table: Vec<usize>,
     histories: Vec<u64>,
     last: Option<TokenId>,
-    /// What led here, as a state that moves with each token and not back; None: not told yet.
+    /// What led here, as a state that moves with each token; None: not told yet.
     state: Option<u64>,
+    /// Those behind the rows of the newest chunk but its last, as far as it may be drafts.
+    spares: Vec<Option<u64>>,
 }
 
 pub struct Device {
@@ -140,7 +142,8 @@ impl Device {
                 let state = (open.cached_tokens == 0).then(|| history_before_any(open.adapter));
                 let open_row = (**open).clone();
                 let table = vec![];
-                let row = SlotRow { open: open_row, table, histories, last: None, state };
+                let row =
+                    SlotRow { open: open_row, table, histories, last: None, state, spares: vec![] };
                 self.rows[open.slot.index()] = Some(row);
             }
             SlotChange::Pages { slot, group, pages } => {
@@ -154,8 +157,14 @@ impl Device {
             }
             SlotChange::Truncate { slot, length } => {
                 let row = self.rows[slot.index()].as_mut().expect("an open slot goes back");
-                assert!((*length as usize) < row.histories.len(), "slot {slot} goes back");
+                let back = row.histories.len().checked_sub(*length as usize).expect("not ahead");
+                assert!(back > 0, "slot {slot} goes back");
                 row.histories.truncate(*length as usize);
+                if self.config.state.is_some() {
+                    let spare = row.spares.len().checked_sub(back).expect("a state behind it");
+                    row.state = row.spares[spare];
+                    row.spares.truncate(spare);
+                }
             }
             SlotChange::Close { slot } => {
                 let row = self.rows[slot.index()].take().expect("an open slot is closed");
@@ -220,6 +229,9 @@ impl Device {
         };
 
         assert!(!fed.is_empty(), "a chunk feeds something");
+        slot.spares.clear();
+        let spares = self.config.speculation.as_ref().map_or(0, |s| s.lengths.most());
+        let kept = if fed.len() <= 1 + spares { fed.len() - 1 } else { 0 };
         let end = start + fed.len();
         assert!(end < self.config.max_model_len, "the last token is never fed");
 
@@ -241,6 +253,9 @@ impl Device {
             if self.config.state.is_some() {
                 assert_eq!(slot.state, Some(before), "slot {}: its state", chunk.slot);
                 slot.state = slot.histories.last().copied();
+                if position < start + kept {
+                    slot.spares.push(slot.state);
+                }
             }
             let page = slot.table[position / self.config.page_size];
             assert_eq!(self.holders[page], 1, "slot {} writes to shared page {page}", chunk.slot);

@@ -88,6 +88,9 @@ struct Coverage {
     taken_adapter_slots: u64,
     /// Prefix hits of models with a state.
     restored_states: u64,
+    /// States that went back behind rejected drafts, and copies of states.
+    states_back: u64,
+    saved_states: u64,
     drafts: u64,
     guesses: u64,
     accepted_drafts: u64,
@@ -111,6 +114,8 @@ impl Coverage {
         self.dropped_tokens += other.dropped_tokens;
         self.taken_adapter_slots += other.taken_adapter_slots;
         self.restored_states += other.restored_states;
+        self.states_back += other.states_back;
+        self.saved_states += other.saved_states;
         self.drafts += other.drafts;
         self.guesses += other.guesses;
         self.accepted_drafts += other.accepted_drafts;
@@ -170,7 +175,7 @@ fn random_config(rng: &mut Rng) -> SchedulerConfig {
         reserve_full_isl: rng.percent(70),
         max_loras: rng.between(1, 3),
         depth: rng.between(1, 2),
-        speculation: (state.is_none() && own.percent(70)).then(|| SpeculationConfig {
+        speculation: own.percent(70).then(|| SpeculationConfig {
             method: random_method(&mut Rng(mix(own.0, 6)), max_model_len),
             lengths: DraftLengths::by_running(vec![(1, own.between(1, 9)), (4, own.between(0, 4))]),
             rows: own.between(1, 20),
@@ -328,6 +333,10 @@ impl Engine {
                 }
                 SlotChange::Adapter { .. } => seen.taken_adapter_slots += 1,
                 SlotChange::RestoreState { .. } => seen.restored_states += 1,
+                SlotChange::SaveState { .. } => seen.saved_states += 1,
+                SlotChange::Truncate { .. } => {
+                    seen.states_back += u64::from(self.config.state.is_some());
+                }
                 _ => {}
             }
         }
@@ -504,6 +513,7 @@ fn every_request_gets_its_own_tokens_and_every_page_comes_back() {
         sum.dropped_tokens,
         sum.taken_adapter_slots,
         sum.restored_states,
+        sum.states_back,
         sum.accepted_drafts,
         sum.guesses,
         sum.drafts - sum.accepted_drafts,

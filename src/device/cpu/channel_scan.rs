@@ -35,7 +35,7 @@ impl ChannelScan<'_> {
     pub(super) fn run(&self, task: &mut Task) {
         let state = self.spec.state;
         let channels = Self::channels(self.spec);
-        let Task { chunk, head, matrix, y } = task;
+        let Task { chunk, head, matrix, spares, y } = task;
         let first = *head * channels;
         if chunk.position() == 0 {
             matrix.fill(0.0);
@@ -43,6 +43,7 @@ impl ChannelScan<'_> {
         let decay = &self.log_decay[first * state..(first + channels) * state];
         let decay: Vec<f32> = decay.iter().map(|&log| numbers::exp(log)).collect();
 
+        let mut spares = spares.iter_mut();
         for (row, y) in chunk.rows().zip(y.chunks_exact_mut(channels)) {
             let (x, rates) = (self.x.row(row), self.rates.row(row));
             let (b, c) = self.bc.row(row)[..2 * state].split_at(state);
@@ -51,6 +52,7 @@ impl ChannelScan<'_> {
                 let step = numbers::softplus(rates[channel] + self.rate_bias[channel]);
                 *y = token(s, decay, step, x[channel], b, c) + self.skip[channel] * x[channel];
             }
+            spares.next().into_iter().for_each(|spare| spare.copy_from_slice(matrix));
         }
     }
 }

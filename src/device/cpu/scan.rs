@@ -21,7 +21,7 @@ impl Scan<'_> {
     #[inline(always)]
     pub(super) fn run(&self, task: &mut Task) {
         let ScanSpec { heads, head_dim, groups, state } = *self.spec;
-        let Task { chunk, head, matrix, y } = task;
+        let Task { chunk, head, matrix, spares, y } = task;
         let group = *head / (heads / groups);
         let first_b = self.spec.inner_width() + group * state;
         let first_c = first_b + self.spec.group_width();
@@ -30,6 +30,7 @@ impl Scan<'_> {
         }
         let decay = numbers::exp(self.log_decay[*head]);
 
+        let mut spares = spares.iter_mut();
         for (row, y) in chunk.rows().zip(y.chunks_exact_mut(head_dim)) {
             let mixed = self.mixed.row(row);
             let x = &mixed[*head * head_dim..(*head + 1) * head_dim];
@@ -41,6 +42,7 @@ impl Scan<'_> {
             let keep = numbers::exp(-decay * step);
             token(matrix, keep, step, [x, b, c], y);
             y.iter_mut().zip(x).for_each(|(y, x)| *y += self.skip[*head] * x);
+            spares.next().into_iter().for_each(|spare| spare.copy_from_slice(matrix));
         }
     }
 }

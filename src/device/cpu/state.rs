@@ -6,8 +6,8 @@ use super::channel_scan::ChannelScan;
 use super::numbers;
 use super::scan::Scan;
 use super::simd::with_isa;
-use super::state_pool::{LayerState, StatePool};
-use super::state_tasks::{share, write_heads, Task};
+use super::state_pool::{LayerStates, StatePool};
+use super::state_tasks::{share, tasks_of, write_heads, Task};
 use super::weight::Weight;
 use super::Cpu;
 use crate::device::batch::BatchChunk;
@@ -17,7 +17,6 @@ use crate::device::{
 };
 use crate::error::{Error, Result};
 use crate::internal;
-use crate::plan::{SlotChange, StepPlan};
 
 /// Added to the sum of squares where q and k get the length 1.
 const LENGTH_EPS: f32 = 1e-6;
@@ -41,7 +40,7 @@ impl StateOps for Cpu {
             with_isa(
                 *isa,
                 #[inline(always)]
-                || convolve(spec, weight.vector(), bias, chunk, state.tail, x, out),
+                || convolve(spec, weight.vector(), bias, chunk, state, x, out),
             );
         }
         Ok(())
@@ -82,14 +81,7 @@ impl StateOps for Cpu {
             rates,
         };
 
-        let mut tasks = Vec::with_capacity(chunks.len() * spec.value_heads);
-        for (chunk, state) in chunks.iter().zip(states) {
-            let matrices = state.matrices.chunks_exact_mut(spec.value_dim * spec.key_dim);
-            for (head, matrix) in matrices.enumerate() {
-                let y = vec![0.0; chunk.tokens * spec.value_dim];
-                tasks.push(Task { chunk, head, matrix, y });
-            }
-        }
+        let mut tasks = tasks_of(chunks, states, spec.value_heads, [spec.value_dim, spec.key_dim]);
         let rows = slots.batch().rows;
         let macs = 3 * rows * spec.value_heads * spec.value_dim * spec.key_dim;
         share(workers, *isa, macs, &mut tasks, |task| rule.run(task));
@@ -118,14 +110,7 @@ impl StateOps for Cpu {
             rates,
         };
 
-        let mut tasks = Vec::with_capacity(chunks.len() * spec.heads);
-        for (chunk, state) in chunks.iter().zip(states) {
-            let matrices = state.matrices.chunks_exact_mut(spec.head_dim * spec.state);
-            for (head, matrix) in matrices.enumerate() {
-                let y = vec![0.0; chunk.tokens * spec.head_dim];
-                tasks.push(Task { chunk, head, matrix, y });
-            }
-        }
+        let mut tasks = tasks_of(chunks, states, spec.heads, [spec.head_dim, spec.state]);
         let macs = 2 * slots.batch().rows * spec.inner_width() * spec.state;
         share(workers, *isa, macs, &mut tasks, |task| scan.run(task));
         write_heads(&tasks, spec.head_dim, out);
@@ -156,14 +141,7 @@ impl StateOps for Cpu {
         };
 
         let channels = ChannelScan::channels(spec);
-        let mut tasks = Vec::new();
-        for (chunk, state) in chunks.iter().zip(states) {
-            let matrices = state.matrices.chunks_exact_mut(channels * spec.state);
-            for (head, matrix) in matrices.take(spec.width / channels).enumerate() {
-                let y = vec![0.0; chunk.tokens * channels];
-                tasks.push(Task { chunk, head, matrix, y });
-            }
-        }
+        let mut tasks = tasks_of(chunks, states, spec.width / channels, [channels, spec.state]);
         let macs = 8 * slots.batch().rows * spec.width * spec.state;
         share(workers, *isa, macs, &mut tasks, |task| scan.run(task));
         write_heads(&tasks, channels, out);
@@ -237,20 +215,10 @@ impl Cpu {
         Ok(())
     }
 
-    /// Copies of states that a plan asks for, in the order of its changes.
-    pub(super) fn copy_states(&mut self, plan: &StepPlan) -> Result<()> {
-        for change in &plan.changes {
-            let (slot, snapshot) = match change {
-                SlotChange::SaveState { slot, snapshot } => (*slot, *snapshot),
-                SlotChange::RestoreState { slot, snapshot } => (*slot, *snapshot),
-                _ => continue,
-            };
-            let states = self.states.as_mut().ok_or_else(no_states)?;
-            if matches!(change, SlotChange::SaveState { .. }) {
-                states.save(slot, snapshot);
-            } else {
-                states.restore(slot, snapshot);
-            }
+    /// Copies of states that the step's plan asks for, in the order of its changes.
+    pub(super) fn copy_states(&mut self) -> Result<()> {
+        for copy in &self.slots.batch().state_copies {
+            self.states.as_mut().ok_or_else(no_states)?.copy(copy);
         }
         Ok(())
     }
@@ -273,23 +241,23 @@ fn of_chunks<'a>(
     states: Option<&'a mut StatePool>,
     layer: usize,
     chunks: &[BatchChunk],
-) -> Result<Vec<LayerState<'a>>> {
-    let states = states.ok_or_else(no_states)?;
-    Ok(states.of_slots(layer, chunks.iter().map(|chunk| chunk.slot)))
+) -> Result<Vec<LayerStates<'a>>> {
+    Ok(states.ok_or_else(no_states)?.of_chunks(layer, chunks))
 }
 
-/// A sequence's rows through the convolution; the tail becomes that of the last row.
+/// A sequence's rows through the convolution; tails become those of their rows.
 #[inline(always)]
 fn convolve(
     spec: &ConvSpec,
     weight: &[f32],
     bias: Option<&[f32]>,
     chunk: &BatchChunk,
-    tail: &mut [f32],
+    states: LayerStates<'_>,
     x: &Tensor,
     out: &mut Tensor,
 ) {
     let ConvSpec { taps, width, silu } = *spec;
+    let tail = states.own.tail;
     if chunk.position() == 0 {
         tail.fill(0.0);
     }
@@ -314,6 +282,10 @@ fn convolve(
         }
     }
     tail.copy_from_slice(&inputs[inputs.len() - tail.len()..]);
+    for (n, spare) in states.spares.into_iter().enumerate() {
+        let first = (n + 1) * width;
+        spare.tail.copy_from_slice(&inputs[first..first + spare.tail.len()]);
+    }
 }
 
 /// What all heads of a step share.
@@ -329,7 +301,7 @@ impl Rule<'_> {
     #[inline(always)]
     fn run(&self, task: &mut Task) {
         let DeltaSpec { key_heads, value_heads, key_dim, value_dim } = *self.spec;
-        let Task { chunk, head, matrix, y } = task;
+        let Task { chunk, head, matrix, spares, y } = task;
         let key_head = *head / (value_heads / key_heads);
         let keys = key_heads * key_dim;
         if chunk.position() == 0 {
@@ -337,6 +309,7 @@ impl Rule<'_> {
         }
         let decay = numbers::exp(self.log_decay[*head]);
 
+        let mut spares = spares.iter_mut();
         for (row, y) in chunk.rows().zip(y.chunks_exact_mut(value_dim)) {
             let mixed = self.mixed.row(row);
             let mut q = mixed[key_head * key_dim..(key_head + 1) * key_dim].to_vec();
@@ -350,6 +323,7 @@ impl Rule<'_> {
             let rate = numbers::softplus(rates[value_heads + *head] + self.rate_bias[*head]);
             let keep = numbers::exp(-decay * rate);
             step(matrix, keep, beta, [&q, &k, v], y);
+            spares.next().into_iter().for_each(|spare| spare.copy_from_slice(matrix));
         }
     }
 }

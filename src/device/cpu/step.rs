@@ -15,7 +15,7 @@ use crate::sampling::{adjust::forbid, choose, Seen, TokenLogprobs};
 impl StepOps for Cpu {
     fn begin(&mut self, plan: &StepPlan) -> Result<()> {
         self.slots.begin(plan)?;
-        self.copy_states(plan)
+        self.copy_states()
     }
 
     fn steady(&mut self) {}

@@ -2535,6 +2535,7 @@ pub struct ShortConvolution {
     #[doc = " \\[rows, width]"]
     pub out: DevicePtr,
     pub tails: DevicePtr,
+    pub slot_bytes: u64,
     pub entry_bytes: u64,
     #[doc = " \\[rows]"]
     pub position: DevicePtr,
@@ -2545,11 +2546,11 @@ pub struct ShortConvolution {
     pub taps: u32,
     #[doc = " Whether x * sigmoid(x) follows."]
     pub silu: u32,
-    pub unused: u32,
+    pub spares: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ShortConvolution"][::std::mem::size_of::<ShortConvolution>() - 88usize];
+    ["Size of ShortConvolution"][::std::mem::size_of::<ShortConvolution>() - 96usize];
     ["Alignment of ShortConvolution"][::std::mem::align_of::<ShortConvolution>() - 8usize];
     ["Offset of field: ShortConvolution::x"][::std::mem::offset_of!(ShortConvolution, x) - 0usize];
     ["Offset of field: ShortConvolution::weight"]
@@ -2560,24 +2561,26 @@ const _: () = {
         [::std::mem::offset_of!(ShortConvolution, out) - 24usize];
     ["Offset of field: ShortConvolution::tails"]
         [::std::mem::offset_of!(ShortConvolution, tails) - 32usize];
+    ["Offset of field: ShortConvolution::slot_bytes"]
+        [::std::mem::offset_of!(ShortConvolution, slot_bytes) - 40usize];
     ["Offset of field: ShortConvolution::entry_bytes"]
-        [::std::mem::offset_of!(ShortConvolution, entry_bytes) - 40usize];
+        [::std::mem::offset_of!(ShortConvolution, entry_bytes) - 48usize];
     ["Offset of field: ShortConvolution::position"]
-        [::std::mem::offset_of!(ShortConvolution, position) - 48usize];
+        [::std::mem::offset_of!(ShortConvolution, position) - 56usize];
     ["Offset of field: ShortConvolution::slot_of"]
-        [::std::mem::offset_of!(ShortConvolution, slot_of) - 56usize];
+        [::std::mem::offset_of!(ShortConvolution, slot_of) - 64usize];
     ["Offset of field: ShortConvolution::rows"]
-        [::std::mem::offset_of!(ShortConvolution, rows) - 64usize];
+        [::std::mem::offset_of!(ShortConvolution, rows) - 72usize];
     ["Offset of field: ShortConvolution::stride"]
-        [::std::mem::offset_of!(ShortConvolution, stride) - 68usize];
+        [::std::mem::offset_of!(ShortConvolution, stride) - 76usize];
     ["Offset of field: ShortConvolution::width"]
-        [::std::mem::offset_of!(ShortConvolution, width) - 72usize];
+        [::std::mem::offset_of!(ShortConvolution, width) - 80usize];
     ["Offset of field: ShortConvolution::taps"]
-        [::std::mem::offset_of!(ShortConvolution, taps) - 76usize];
+        [::std::mem::offset_of!(ShortConvolution, taps) - 84usize];
     ["Offset of field: ShortConvolution::silu"]
-        [::std::mem::offset_of!(ShortConvolution, silu) - 80usize];
-    ["Offset of field: ShortConvolution::unused"]
-        [::std::mem::offset_of!(ShortConvolution, unused) - 84usize];
+        [::std::mem::offset_of!(ShortConvolution, silu) - 88usize];
+    ["Offset of field: ShortConvolution::spares"]
+        [::std::mem::offset_of!(ShortConvolution, spares) - 92usize];
 };
 #[doc = " Warps of a block, rows of a matrix that each holds in registers, columns at most; the same of a\n selective scan."]
 pub const DELTA_WARPS: u32 = 4;
@@ -2604,6 +2607,7 @@ pub struct DeltaRule {
     #[doc = " \\[rows, value_heads, value_dim]"]
     pub out: DevicePtr,
     pub matrices: DevicePtr,
+    pub slot_bytes: u64,
     pub entry_bytes: u64,
     #[doc = " \\[rows]"]
     pub position: DevicePtr,
@@ -2617,10 +2621,12 @@ pub struct DeltaRule {
     pub value_dim: u32,
     #[doc = " 1: sequences of RULE_TOKENS tokens or more are left to chunks.cu."]
     pub without_chunks: u32,
+    pub spares: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DeltaRule"][::std::mem::size_of::<DeltaRule>() - 104usize];
+    ["Size of DeltaRule"][::std::mem::size_of::<DeltaRule>() - 120usize];
     ["Alignment of DeltaRule"][::std::mem::align_of::<DeltaRule>() - 8usize];
     ["Offset of field: DeltaRule::mixed"][::std::mem::offset_of!(DeltaRule, mixed) - 0usize];
     ["Offset of field: DeltaRule::rates"][::std::mem::offset_of!(DeltaRule, rates) - 8usize];
@@ -2630,21 +2636,25 @@ const _: () = {
         [::std::mem::offset_of!(DeltaRule, rate_bias) - 24usize];
     ["Offset of field: DeltaRule::out"][::std::mem::offset_of!(DeltaRule, out) - 32usize];
     ["Offset of field: DeltaRule::matrices"][::std::mem::offset_of!(DeltaRule, matrices) - 40usize];
+    ["Offset of field: DeltaRule::slot_bytes"]
+        [::std::mem::offset_of!(DeltaRule, slot_bytes) - 48usize];
     ["Offset of field: DeltaRule::entry_bytes"]
-        [::std::mem::offset_of!(DeltaRule, entry_bytes) - 48usize];
-    ["Offset of field: DeltaRule::position"][::std::mem::offset_of!(DeltaRule, position) - 56usize];
-    ["Offset of field: DeltaRule::slot_of"][::std::mem::offset_of!(DeltaRule, slot_of) - 64usize];
-    ["Offset of field: DeltaRule::records"][::std::mem::offset_of!(DeltaRule, records) - 72usize];
-    ["Offset of field: DeltaRule::rows"][::std::mem::offset_of!(DeltaRule, rows) - 80usize];
+        [::std::mem::offset_of!(DeltaRule, entry_bytes) - 56usize];
+    ["Offset of field: DeltaRule::position"][::std::mem::offset_of!(DeltaRule, position) - 64usize];
+    ["Offset of field: DeltaRule::slot_of"][::std::mem::offset_of!(DeltaRule, slot_of) - 72usize];
+    ["Offset of field: DeltaRule::records"][::std::mem::offset_of!(DeltaRule, records) - 80usize];
+    ["Offset of field: DeltaRule::rows"][::std::mem::offset_of!(DeltaRule, rows) - 88usize];
     ["Offset of field: DeltaRule::key_heads"]
-        [::std::mem::offset_of!(DeltaRule, key_heads) - 84usize];
+        [::std::mem::offset_of!(DeltaRule, key_heads) - 92usize];
     ["Offset of field: DeltaRule::value_heads"]
-        [::std::mem::offset_of!(DeltaRule, value_heads) - 88usize];
-    ["Offset of field: DeltaRule::key_dim"][::std::mem::offset_of!(DeltaRule, key_dim) - 92usize];
+        [::std::mem::offset_of!(DeltaRule, value_heads) - 96usize];
+    ["Offset of field: DeltaRule::key_dim"][::std::mem::offset_of!(DeltaRule, key_dim) - 100usize];
     ["Offset of field: DeltaRule::value_dim"]
-        [::std::mem::offset_of!(DeltaRule, value_dim) - 96usize];
+        [::std::mem::offset_of!(DeltaRule, value_dim) - 104usize];
     ["Offset of field: DeltaRule::without_chunks"]
-        [::std::mem::offset_of!(DeltaRule, without_chunks) - 100usize];
+        [::std::mem::offset_of!(DeltaRule, without_chunks) - 108usize];
+    ["Offset of field: DeltaRule::spares"][::std::mem::offset_of!(DeltaRule, spares) - 112usize];
+    ["Offset of field: DeltaRule::unused"][::std::mem::offset_of!(DeltaRule, unused) - 116usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -2662,6 +2672,7 @@ pub struct SelectiveScan {
     #[doc = " \\[rows, heads, head_dim]"]
     pub out: DevicePtr,
     pub matrices: DevicePtr,
+    pub slot_bytes: u64,
     pub entry_bytes: u64,
     #[doc = " \\[rows]"]
     pub position: DevicePtr,
@@ -2677,10 +2688,12 @@ pub struct SelectiveScan {
     pub first: u32,
     #[doc = " 1: sequences of RULE_TOKENS tokens or more are left to chunks.cu."]
     pub without_chunks: u32,
+    pub spares: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SelectiveScan"][::std::mem::size_of::<SelectiveScan>() - 120usize];
+    ["Size of SelectiveScan"][::std::mem::size_of::<SelectiveScan>() - 136usize];
     ["Alignment of SelectiveScan"][::std::mem::align_of::<SelectiveScan>() - 8usize];
     ["Offset of field: SelectiveScan::mixed"]
         [::std::mem::offset_of!(SelectiveScan, mixed) - 0usize];
@@ -2694,29 +2707,35 @@ const _: () = {
     ["Offset of field: SelectiveScan::out"][::std::mem::offset_of!(SelectiveScan, out) - 40usize];
     ["Offset of field: SelectiveScan::matrices"]
         [::std::mem::offset_of!(SelectiveScan, matrices) - 48usize];
+    ["Offset of field: SelectiveScan::slot_bytes"]
+        [::std::mem::offset_of!(SelectiveScan, slot_bytes) - 56usize];
     ["Offset of field: SelectiveScan::entry_bytes"]
-        [::std::mem::offset_of!(SelectiveScan, entry_bytes) - 56usize];
+        [::std::mem::offset_of!(SelectiveScan, entry_bytes) - 64usize];
     ["Offset of field: SelectiveScan::position"]
-        [::std::mem::offset_of!(SelectiveScan, position) - 64usize];
+        [::std::mem::offset_of!(SelectiveScan, position) - 72usize];
     ["Offset of field: SelectiveScan::slot_of"]
-        [::std::mem::offset_of!(SelectiveScan, slot_of) - 72usize];
+        [::std::mem::offset_of!(SelectiveScan, slot_of) - 80usize];
     ["Offset of field: SelectiveScan::records"]
-        [::std::mem::offset_of!(SelectiveScan, records) - 80usize];
-    ["Offset of field: SelectiveScan::rows"][::std::mem::offset_of!(SelectiveScan, rows) - 88usize];
+        [::std::mem::offset_of!(SelectiveScan, records) - 88usize];
+    ["Offset of field: SelectiveScan::rows"][::std::mem::offset_of!(SelectiveScan, rows) - 96usize];
     ["Offset of field: SelectiveScan::heads"]
-        [::std::mem::offset_of!(SelectiveScan, heads) - 92usize];
+        [::std::mem::offset_of!(SelectiveScan, heads) - 100usize];
     ["Offset of field: SelectiveScan::head_dim"]
-        [::std::mem::offset_of!(SelectiveScan, head_dim) - 96usize];
+        [::std::mem::offset_of!(SelectiveScan, head_dim) - 104usize];
     ["Offset of field: SelectiveScan::groups"]
-        [::std::mem::offset_of!(SelectiveScan, groups) - 100usize];
+        [::std::mem::offset_of!(SelectiveScan, groups) - 108usize];
     ["Offset of field: SelectiveScan::state"]
-        [::std::mem::offset_of!(SelectiveScan, state) - 104usize];
+        [::std::mem::offset_of!(SelectiveScan, state) - 112usize];
     ["Offset of field: SelectiveScan::stride"]
-        [::std::mem::offset_of!(SelectiveScan, stride) - 108usize];
+        [::std::mem::offset_of!(SelectiveScan, stride) - 116usize];
     ["Offset of field: SelectiveScan::first"]
-        [::std::mem::offset_of!(SelectiveScan, first) - 112usize];
+        [::std::mem::offset_of!(SelectiveScan, first) - 120usize];
     ["Offset of field: SelectiveScan::without_chunks"]
-        [::std::mem::offset_of!(SelectiveScan, without_chunks) - 116usize];
+        [::std::mem::offset_of!(SelectiveScan, without_chunks) - 124usize];
+    ["Offset of field: SelectiveScan::spares"]
+        [::std::mem::offset_of!(SelectiveScan, spares) - 128usize];
+    ["Offset of field: SelectiveScan::unused"]
+        [::std::mem::offset_of!(SelectiveScan, unused) - 132usize];
 };
 #[doc = " Columns of a channel's row at most: what its thread holds in registers."]
 pub const CHANNEL_SCAN_MAX_STATE: u32 = 64;
@@ -2739,6 +2758,7 @@ pub struct ChannelScan {
     #[doc = " \\[rows, width]"]
     pub out: DevicePtr,
     pub matrices: DevicePtr,
+    pub slot_bytes: u64,
     pub entry_bytes: u64,
     #[doc = " \\[rows]"]
     pub position: DevicePtr,
@@ -2748,11 +2768,11 @@ pub struct ChannelScan {
     pub rows: u32,
     pub width: u32,
     pub state: u32,
-    pub unused: u32,
+    pub spares: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ChannelScan"][::std::mem::size_of::<ChannelScan>() - 112usize];
+    ["Size of ChannelScan"][::std::mem::size_of::<ChannelScan>() - 120usize];
     ["Alignment of ChannelScan"][::std::mem::align_of::<ChannelScan>() - 8usize];
     ["Offset of field: ChannelScan::x"][::std::mem::offset_of!(ChannelScan, x) - 0usize];
     ["Offset of field: ChannelScan::rates"][::std::mem::offset_of!(ChannelScan, rates) - 8usize];
@@ -2765,19 +2785,21 @@ const _: () = {
     ["Offset of field: ChannelScan::out"][::std::mem::offset_of!(ChannelScan, out) - 48usize];
     ["Offset of field: ChannelScan::matrices"]
         [::std::mem::offset_of!(ChannelScan, matrices) - 56usize];
+    ["Offset of field: ChannelScan::slot_bytes"]
+        [::std::mem::offset_of!(ChannelScan, slot_bytes) - 64usize];
     ["Offset of field: ChannelScan::entry_bytes"]
-        [::std::mem::offset_of!(ChannelScan, entry_bytes) - 64usize];
+        [::std::mem::offset_of!(ChannelScan, entry_bytes) - 72usize];
     ["Offset of field: ChannelScan::position"]
-        [::std::mem::offset_of!(ChannelScan, position) - 72usize];
+        [::std::mem::offset_of!(ChannelScan, position) - 80usize];
     ["Offset of field: ChannelScan::slot_of"]
-        [::std::mem::offset_of!(ChannelScan, slot_of) - 80usize];
+        [::std::mem::offset_of!(ChannelScan, slot_of) - 88usize];
     ["Offset of field: ChannelScan::records"]
-        [::std::mem::offset_of!(ChannelScan, records) - 88usize];
-    ["Offset of field: ChannelScan::rows"][::std::mem::offset_of!(ChannelScan, rows) - 96usize];
-    ["Offset of field: ChannelScan::width"][::std::mem::offset_of!(ChannelScan, width) - 100usize];
-    ["Offset of field: ChannelScan::state"][::std::mem::offset_of!(ChannelScan, state) - 104usize];
-    ["Offset of field: ChannelScan::unused"]
-        [::std::mem::offset_of!(ChannelScan, unused) - 108usize];
+        [::std::mem::offset_of!(ChannelScan, records) - 96usize];
+    ["Offset of field: ChannelScan::rows"][::std::mem::offset_of!(ChannelScan, rows) - 104usize];
+    ["Offset of field: ChannelScan::width"][::std::mem::offset_of!(ChannelScan, width) - 108usize];
+    ["Offset of field: ChannelScan::state"][::std::mem::offset_of!(ChannelScan, state) - 112usize];
+    ["Offset of field: ChannelScan::spares"]
+        [::std::mem::offset_of!(ChannelScan, spares) - 116usize];
 };
 #[repr(u32)]
 #[doc = " What a gate multiplies by."]

@@ -3,10 +3,11 @@
 //! for anything (no recording survives that); launches in between are recorded, skipped because a
 //! graph will do them, or made, as [`Context::mode`] says. It knows no op.
 //!
-//! A decode step's launches depend on nothing but the model, the number of token rows, and whether
-//! some row has an adapter: everything else the kernels read from device memory. Whose the rows are
-//! does not matter, so a step that verifies drafts is one of as many rows (`Batch::decode`), and a
-//! row without logits has some that nobody reads. So rows are padded
+//! A decode step's launches depend on nothing but the model, the number of token rows, whether some
+//! row has an adapter, and, of models that keep states, whether some sequence has several rows:
+//! everything else the kernels read from device memory. Whose the rows are does not matter
+//! otherwise, so a step that verifies drafts is one of as many rows (`Batch::decode`), and a row
+//! without logits has some that nobody reads. So rows are padded
 //! to a bucket, and per [`Key`] the launches are recorded the second time the key comes (the first
 //! time chose GEMM algorithms and grew buffers, which no recording survives) and replayed from then
 //! on. The step that is recorded also runs, launch by launch: another model that allocates at this
@@ -42,6 +43,9 @@ pub struct Key {
     pub rows: usize,
     /// Some row has a low-rank adapter.
     pub adapters: bool,
+    /// Some sequence has several rows, of a model that keeps states: tails of convolutions are
+    /// moved by themselves.
+    pub tails: bool,
 }
 
 /// Rows that a decode step of `rows` is padded to. None: more than is recorded.

@@ -61,6 +61,7 @@ impl StateOps for Cuda {
             bias: bias.map_or(DevicePtr::NULL, |bias| bias.vector(width)),
             out: out.to(rows, width, "short_convolution"),
             tails: reserved.states.tails(layer),
+            slot_bytes: reserved.states.slot_bytes(),
             entry_bytes: reserved.states.entry_bytes(),
             position: device.position.address,
             slot_of: device.slot_of.address,
@@ -69,7 +70,7 @@ impl StateOps for Cuda {
             width: width as u32,
             taps: taps as u32,
             silu: silu.into(),
-            unused: 0,
+            spares: reserved.states.spares(),
         };
         let blocks = [rows, width.div_ceil(abi::CONV_THREADS as usize)];
         let launch = |kernel: &Kernel<abi::ShortConvolution>| {
@@ -77,8 +78,7 @@ impl StateOps for Cuda {
         };
         launch(&self.kernels.short_convolution)?;
         // A sequence of a single row has moved its tail.
-        let batch = self.slots.batch();
-        if batch.rows == batch.chunks.len() {
+        if !self.slots.batch().several_rows() {
             return Ok(());
         }
         launch(&self.kernels.convolution_tails)
@@ -138,6 +138,7 @@ impl StateOps for Cuda {
             rate_bias: weights.rate_bias.vector(value_heads),
             out: out.to(rows, spec.value_width(), "delta_rule"),
             matrices: reserved.states.matrices(layer),
+            slot_bytes: reserved.states.slot_bytes(),
             entry_bytes: reserved.states.entry_bytes(),
             position: device.position.address,
             slot_of: device.slot_of.address,
@@ -148,6 +149,8 @@ impl StateOps for Cuda {
             key_dim: key_dim as u32,
             value_dim: value_dim as u32,
             without_chunks: 0,
+            spares: reserved.states.spares(),
+            unused: 0,
         };
         let chunks = state_chunks::delta_kernel(&self.kernels, key_dim);
         let chunks = chunks.filter(|_| self.has_chunks(value_dim));
@@ -194,6 +197,7 @@ impl StateOps for Cuda {
             skip: weights.skip.vector(heads),
             out: out.to(rows, spec.inner_width(), "selective_scan"),
             matrices: reserved.states.matrices(layer),
+            slot_bytes: reserved.states.slot_bytes(),
             entry_bytes: reserved.states.entry_bytes(),
             position: device.position.address,
             slot_of: device.slot_of.address,
@@ -206,6 +210,8 @@ impl StateOps for Cuda {
             stride: rates.tensor.width as u32,
             first: rates.first as u32,
             without_chunks: 0,
+            spares: reserved.states.spares(),
+            unused: 0,
         };
         let chunks = state_chunks::scan_kernel(&self.kernels, state);
         let chunks = chunks.filter(|_| self.has_chunks(head_dim));
@@ -253,6 +259,7 @@ impl StateOps for Cuda {
             skip: weights.skip.vector(width),
             out: out.to(rows, width, OP),
             matrices: reserved.states.matrices(layer),
+            slot_bytes: reserved.states.slot_bytes(),
             entry_bytes: reserved.states.entry_bytes(),
             position: device.position.address,
             slot_of: device.slot_of.address,
@@ -260,7 +267,7 @@ impl StateOps for Cuda {
             rows: rows as u32,
             width: width as u32,
             state: state as u32,
-            unused: 0,
+            spares: reserved.states.spares(),
         };
         let blocks = [self.sequences(), width.div_ceil(THREADS as usize)];
         let few = state <= 16;

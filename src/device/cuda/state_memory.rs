@@ -7,15 +7,18 @@ use super::abi;
 use super::context::Context;
 use super::device_ptr::DevicePtr;
 use super::memory::Memory;
-use crate::device::{DType, DeviceLimits, StateShape};
+use crate::device::batch::Batch;
+use crate::device::{DType, DeviceLimits, StateShape, SPARES_MAX};
 use crate::error::{Error, Result};
-use crate::plan::{SlotChange, StepPlan};
+use crate::internal;
+
+// A chunk of drafts goes token by token: chunks.cu writes no spares.
+const _: () = assert!(1 + SPARES_MAX < abi::RULE_TOKENS as usize);
 
 /// The states of all slots, then copies of states (kernels/abi_state.h).
 pub struct States {
     memory: Memory,
-    shape: StateShape,
-    slots: usize,
+    limits: DeviceLimits,
     /// Bytes of a sequence's state, of a layer in it, and of the layer's matrices.
     entry: usize,
     layer: usize,
@@ -38,20 +41,32 @@ impl States {
 
         let matrices = shape.matrix_bytes() as usize;
         let layer = matrices + shape.tail_bytes(dtype.bytes()) as usize;
+        if limits.spares > SPARES_MAX {
+            return Err(internal!("{} spares of {SPARES_MAX}", limits.spares));
+        }
         let entry = layer * shape.layers;
-        let count = limits.slots + limits.snapshots;
-        let memory = Memory::new(context, entry * count, "states of sequences")?;
-        Ok(States { memory, shape, slots: limits.slots, entry, layer, matrices })
+        let memory = Memory::new(context, entry * limits.states(), "states of sequences")?;
+        Ok(States { memory, limits: limits.clone(), entry, layer, matrices })
     }
 
     /// What a state holds.
     pub fn shape(&self) -> StateShape {
-        self.shape
+        self.limits.state
     }
 
     /// From one slot's state to the next one's.
+    pub fn slot_bytes(&self) -> u64 {
+        self.entry_bytes() * (1 + self.limits.spares as u64)
+    }
+
+    /// From a slot's state to its first spare, and from there to the next one.
     pub fn entry_bytes(&self) -> u64 {
         self.entry as u64
+    }
+
+    /// Spares of a slot.
+    pub fn spares(&self) -> u32 {
+        self.limits.spares as u32
     }
 
     /// A layer's matrices in the state of slot 0.
@@ -64,22 +79,14 @@ impl States {
         self.matrices(layer).offset_bytes(self.matrices)
     }
 
-    /// Copies that a plan asks for, on the stream and in the order of its changes.
-    pub fn copy(&self, plan: &StepPlan) -> Result<()> {
+    /// Copies in front of a step, on the stream and in their order.
+    pub fn copy(&self, batch: &Batch) -> Result<()> {
         if self.entry == 0 {
             return Ok(());
         }
-        for change in &plan.changes {
-            let (from, to) = match change {
-                SlotChange::SaveState { slot, snapshot } => {
-                    (slot.index(), self.slots + snapshot.index())
-                }
-                SlotChange::RestoreState { slot, snapshot } => {
-                    (self.slots + snapshot.index(), slot.index())
-                }
-                _ => continue,
-            };
-            self.memory.copy_within(from * self.entry, to * self.entry, self.entry)?;
+        for copy in &batch.state_copies {
+            let place = |place| self.limits.state_place(place) * self.entry;
+            self.memory.copy_within(place(copy.from), place(copy.to), self.entry)?;
         }
         Ok(())
     }

@@ -27,8 +27,6 @@ impl StepOps for Cuda {
         let most = reserved.limits.logits_rows.min(reserved.limits.step_tokens);
         let padded = graphs::padded(batch.rows)
             .filter(|_| batch.decode && reserved.graphs.steady && batch.rows <= most)
-            // Recurrent layers take one row of a sequence.
-            .filter(|_| reserved.limits.state.layers == 0 || batch.rows == batch.chunks.len())
             // What a tower launches depends on its images.
             .filter(|_| !self.slots.feeds_images())
             .map(|rows| rows.min(most));
@@ -40,7 +38,7 @@ impl StepOps for Cuda {
             reserved.graphs.forget();
         }
         self.padded = padded;
-        reserved.states.copy(plan)?;
+        reserved.states.copy(batch)?;
         let device = &reserved.steps.device;
         self.kernels.prepare.launch(
             &self.context,
@@ -64,8 +62,10 @@ impl StepOps for Cuda {
                 padded_logits_rows: padded.unwrap_or(batch.logits.len()) as u32,
             },
         )?;
-        let adapters = self.slots.batch().adapters;
-        let key = padded.filter(|_| repeats).map(|rows| graphs::Key { rows, adapters });
+        let batch = self.slots.batch();
+        let adapters = batch.adapters;
+        let tails = reserved.limits.state.layers > 0 && batch.several_rows();
+        let key = padded.filter(|_| repeats).map(|rows| graphs::Key { rows, adapters, tails });
         reserved.graphs.begin(key)
     }
 

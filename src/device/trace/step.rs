@@ -139,6 +139,7 @@ mod tests {
             kv,
             state: Default::default(),
             snapshots: 0,
+            spares: 0,
         };
         let mut trace = Trace::new(DType::F32);
         let mut logits = trace.logits_tensor(8, 100).unwrap();

@@ -110,6 +110,7 @@ impl Draft {
             kv: shard.kv_shape(&self.spec, &self.spec.kv_shape(args.kv_cache_dtype)?),
             state: shard.state_shape(&self.spec),
             snapshots: 0,
+            spares: 0,
             ..target.clone()
         };
         Ok(DraftSizes { draft: self, limits })

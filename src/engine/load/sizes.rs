@@ -263,6 +263,7 @@ pub(super) fn limits_of<'a>(
         kv: shard.kv_shape(spec, &spec.kv_shape(args.kv_cache_dtype)?),
         state: shard.state_shape(spec),
         snapshots: 0,
+        spares: speculation::spares(args, spec),
     };
     if spec.family.encoder {
         limits.pages = 1 + slots;
@@ -271,36 +272,41 @@ pub(super) fn limits_of<'a>(
     let (pool, promise) = size_pool(info, draft.as_ref(), spec, weights, &options, &limits, rank)?;
     limits.pages = pool.pages;
     if limits.state.layers > 0 {
-        fit_states(&mut limits, &pool, spec);
+        fit_states(&mut limits, &pool, spec, args);
     }
     if args.fit_max_model_len && !spec.family.encoder {
         limits.max_model_len = budget::longest_request(&pool, page_size, spec.max_model_len);
     }
     let draft = draft.map(|DraftSizes { draft, limits: own }| {
-        let DeviceLimits { pages, max_model_len, .. } = limits;
-        DraftSizes { draft, limits: DeviceLimits { pages, max_model_len, ..own } }
+        let DeviceLimits { pages, max_model_len, slots, .. } = limits;
+        DraftSizes { draft, limits: DeviceLimits { pages, max_model_len, slots, ..own } }
     });
     Ok(Sizes { limits, draft, promise })
 }
 
 /// As many slots and copies of states as there is room for.
-fn fit_states(limits: &mut DeviceLimits, pool: &PoolSize, spec: &ModelSpec) {
+fn fit_states(limits: &mut DeviceLimits, pool: &PoolSize, spec: &ModelSpec, args: &EngineArgs) {
     let mib = limits.state.bytes(spec.dtype.bytes()) as f64 / f64::from(1 << 20);
+    let drafts = match limits.spares {
+        0 => String::new(),
+        spares => format!(", with one more behind each of {spares} drafts"),
+    };
     if pool.slots < limits.slots {
         tracing::warn!(
-            "max_num_seqs is lowered from {} to {}: the state of a sequence takes {mib:.1} MiB, \
-             and at most half of the memory for states and KV cache is for states",
+            "max_num_seqs is lowered from {} to {}: the state of a sequence takes {mib:.1} \
+             MiB{drafts}, and at most half of the memory for states and KV cache is for states",
             limits.slots,
             pool.slots
         );
         limits.slots = pool.slots;
-        limits.logits_rows = pool.slots.min(limits.step_tokens);
+        let rows = pool.slots + speculation::draft_rows(args, pool.slots);
+        limits.logits_rows = rows.min(limits.step_tokens);
     }
 
     limits.snapshots = pool.snapshots;
     tracing::info!(
-        "states of {mib:.1} MiB for {} sequences, and {} copies of states for the prefix cache, \
-         one each {} tokens",
+        "states of {mib:.1} MiB for {} sequences{drafts}, and {} copies of states for the prefix \
+         cache, one each {} tokens",
         limits.slots,
         limits.snapshots,
         state_block(limits, spec.dtype)

@@ -3,8 +3,9 @@
 
 use super::args::{DraftKind, EngineArgs};
 use super::draft::{Draft, DraftSizes};
-use crate::device::DeviceLimits;
+use crate::device::{DeviceLimits, SPARES_MAX};
 use crate::error::{Error, Result};
+use crate::invalid;
 use crate::model::ModelSpec;
 use crate::scheduler::{DraftMethod, DraftModel, SpeculationConfig};
 
@@ -18,22 +19,31 @@ pub(super) fn draft_rows(args: &EngineArgs, slots: usize) -> usize {
     slots.saturating_mul(most).min(DRAFT_ROWS)
 }
 
+/// States of a sequence beside its own: as many as it has drafts, to go back to.
+pub(super) fn spares(args: &EngineArgs, spec: &ModelSpec) -> usize {
+    let speculation = args.speculation.as_ref().filter(|_| spec.recurrent.is_some());
+    speculation.map_or(0, |speculation| speculation.lengths.most())
+}
+
 /// # Errors
-/// Unsupported: a model whose sequences cannot go back behind a draft, or do not generate.
+/// Unsupported: a model whose sequences do not generate. InvalidArgument: more drafts than its
+/// sequences can go back behind.
 pub(super) fn check(args: &EngineArgs, spec: &ModelSpec) -> Result<()> {
-    if args.speculation.is_none() {
-        return Ok(());
+    if args.speculation.is_some() && spec.pooling.is_some() {
+        return Err(Error::Unsupported(
+            "speculative_config does not go with this model: it hands vectors over and generates \
+             nothing. Remove it: answers are the same"
+                .into(),
+        ));
     }
-    let why = if spec.pooling.is_some() {
-        "it hands vectors over and generates nothing"
-    } else if spec.recurrent.is_some() {
-        "it has layers that keep a state of each sequence, which a rejected draft would spoil"
-    } else {
-        return Ok(());
-    };
-    Err(Error::Unsupported(format!(
-        "speculative_config does not go with this model: {why}. Remove it: answers are the same"
-    )))
+    let drafts = spares(args, spec);
+    if drafts > SPARES_MAX {
+        return Err(invalid!(
+            "speculative_config: {drafts} drafts of a sequence in a step, and a model with layers \
+             that keep a state has at most {SPARES_MAX}. Lower num_speculative_tokens."
+        ));
+    }
+    Ok(())
 }
 
 /// The arguments without drafts, where a head or a layer of the model's own is asked for that this

@@ -27,6 +27,7 @@ fn fixture_of(name: &str) -> (ModelSpec, DeviceLimits) {
         kv: spec.kv_shape(None).unwrap(),
         state: Default::default(),
         snapshots: 0,
+        spares: 0,
     };
     (spec, limits)
 }

@@ -3,7 +3,10 @@
 //
 // A state of a sequence is `entry_bytes` long and holds, layer behind layer, the matrices
 // f32 [heads, rows, columns] and the convolution's last inputs act [taps - 1, width], oldest first.
-// Those of slots come first. Kernels get the address of a layer's part in slot 0's entry.
+// Those of slots come first, each with its spares behind it: the states behind the first rows of
+// the slot's newest chunk, `spares` of them but none behind its last row. From one of those to the
+// next it is `entry_bytes`, from slot to slot `slot_bytes`. Kernels get the address of a layer's
+// part in slot 0's own entry.
 #pragma once
 #include "abi_ops.h"
 
@@ -17,12 +20,12 @@ struct ShortConvolution {
   DEVICE(const float) bias;  // [width], or null
   DEVICE(act) out;  // [rows, width]
   DEVICE(u8) tails;
-  u64 entry_bytes;
+  u64 slot_bytes, entry_bytes;
   DEVICE(const u32) position;  // [rows]
   DEVICE(const u32) slot_of;
   u32 rows, stride, width, taps;
   u32 silu;  // Whether x * sigmoid(x) follows.
-  u32 unused;
+  u32 spares;
 };
 
 // Warps of a block, rows of a matrix that each holds in registers, columns at most; the same of a
@@ -47,7 +50,7 @@ struct DeltaRule {
   DEVICE(const float) rate_bias;  // [value_heads]
   DEVICE(act) out;  // [rows, value_heads, value_dim]
   DEVICE(u8) matrices;
-  u64 entry_bytes;
+  u64 slot_bytes, entry_bytes;
   DEVICE(const u32) position;  // [rows]
   DEVICE(const u32) slot_of;
   // Of the step's sequences, a block for each; null: a block for each row, as a recorded step has
@@ -57,6 +60,7 @@ struct DeltaRule {
   u32 key_heads, value_heads, key_dim, value_dim;
   // 1: sequences of RULE_TOKENS tokens or more are left to chunks.cu.
   u32 without_chunks;
+  u32 spares, unused;
 };
 
 struct SelectiveScan {
@@ -67,7 +71,7 @@ struct SelectiveScan {
   DEVICE(const float) skip;  // [heads]
   DEVICE(act) out;  // [rows, heads, head_dim]
   DEVICE(u8) matrices;
-  u64 entry_bytes;
+  u64 slot_bytes, entry_bytes;
   DEVICE(const u32) position;  // [rows]
   DEVICE(const u32) slot_of;
   DEVICE(const StepRecord) records;  // As DeltaRule's.
@@ -76,6 +80,7 @@ struct SelectiveScan {
   u32 stride, first;
   // 1: sequences of RULE_TOKENS tokens or more are left to chunks.cu.
   u32 without_chunks;
+  u32 spares, unused;
 };
 
 // Columns of a channel's row at most: what its thread holds in registers.
@@ -91,12 +96,12 @@ struct ChannelScan {
   DEVICE(const float) skip;  // [width]
   DEVICE(act) out;  // [rows, width]
   DEVICE(u8) matrices;
-  u64 entry_bytes;
+  u64 slot_bytes, entry_bytes;
   DEVICE(const u32) position;  // [rows]
   DEVICE(const u32) slot_of;
   DEVICE(const StepRecord) records;  // As DeltaRule's.
   u32 rows, width, state;
-  u32 unused;
+  u32 spares;
 };
 
 // What a gate multiplies by.

@@ -9,7 +9,7 @@
 
 template <int STATE>
 __device__ __forceinline__ void run(const ChannelScan& a, u32 row, u32 slot, u32 channel) {
-  float* const entry = reinterpret_cast<float*>(a.matrices + slot * a.entry_bytes);
+  float* const entry = reinterpret_cast<float*>(a.matrices + slot * a.slot_bytes);
   float* const own = entry + (u64)channel * a.state;
   const float* const log_decay = a.log_decay + (u64)channel * a.state;
   const bool begins = a.position[row] == 0;
@@ -21,7 +21,14 @@ __device__ __forceinline__ void run(const ChannelScan& a, u32 row, u32 slot, u32
   }
 
   const float rate_bias = a.rate_bias[channel], skip = a.skip[channel];
-  for (;; row++) {
+  // The row as it is now, to the sequence's entry or to the one behind it by so many.
+  const auto store = [&](u32 behind) {
+    float* const there = own + behind * (a.entry_bytes / sizeof(float));
+#pragma unroll
+    for (u32 n = 0; n < STATE; n++)
+      if (n < a.state) there[n] = s[n];
+  };
+  for (u32 nth = 0;; nth++, row++) {
     const u64 at = (u64)row * a.width + channel;
     const act* const b = a.bc + (u64)row * 2 * a.state;
     const float x = to_f32(a.x[at]), step = softplus(to_f32(a.rates[at]) + rate_bias);
@@ -35,11 +42,9 @@ __device__ __forceinline__ void run(const ChannelScan& a, u32 row, u32 slot, u32
     }
     a.out[at] = from_f32<act>(y + skip * x);
     if (row + 1 >= a.rows || a.slot_of[row + 1] != slot) break;
+    if (nth < a.spares) store(1 + nth);
   }
-
-#pragma unroll
-  for (u32 n = 0; n < STATE; n++)
-    if (n < a.state) own[n] = s[n];
+  store(0);
 }
 
 template <int STATE>

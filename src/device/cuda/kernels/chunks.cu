@@ -379,7 +379,7 @@ __device__ __forceinline__ void delta(const DeltaRule& a, u8* memory) {
   const u32 column = head * a.value_dim + place.first;
   const act* mixed = a.mixed + (u64)row * (2 * keys + values);
   const act* q = mixed + head / (a.value_heads / a.key_heads) * DK;
-  float* entry = reinterpret_cast<float*>(a.matrices + slot * a.entry_bytes);
+  float* entry = reinterpret_cast<float*>(a.matrices + slot * a.slot_bytes);
   const Head h = {q, q + keys, mixed + 2 * keys + column,
                   a.out + (u64)row * values + column, entry + (u64)column * DK,
                   2 * keys + values, values, a.value_dim - place.first, record.tokens,
@@ -404,7 +404,7 @@ __device__ __forceinline__ void scan(const SelectiveScan& a, u8* memory) {
   const u32 column = head * a.head_dim + place.first;
   const act* mixed = a.mixed + (u64)row * (inner + 2 * groups);
   const act* b = mixed + inner + head / (a.heads / a.groups) * DK;
-  float* entry = reinterpret_cast<float*>(a.matrices + slot * a.entry_bytes);
+  float* entry = reinterpret_cast<float*>(a.matrices + slot * a.slot_bytes);
   const Head h = {b + groups, b, mixed + column,
                   a.out + (u64)row * inner + column, entry + (u64)column * DK,
                   inner + 2 * groups, inner, a.head_dim - place.first, record.tokens,

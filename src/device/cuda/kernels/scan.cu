@@ -57,7 +57,7 @@ template <int COLUMNS>
 __device__ __forceinline__ void run(const SelectiveScan& a, u32 row, u32 slot, u32 head,
                                     u32 x_first) {
   const u32 lane = threadIdx.x % 32, first = lane * COLUMNS, x_row = x_first + lane % ROWS;
-  float* const entry = reinterpret_cast<float*>(a.matrices + slot * a.entry_bytes);
+  float* const entry = reinterpret_cast<float*>(a.matrices + slot * a.slot_bytes);
   float* const matrix = entry + ((u64)head * a.head_dim + x_first) * a.state;
   const float decay = expf(a.log_decay[head]), rate_bias = a.rate_bias[head];
   const float skip = a.skip[head];
@@ -72,9 +72,18 @@ __device__ __forceinline__ void run(const SelectiveScan& a, u32 row, u32 slot, u
       load_columns<COLUMNS>(matrix + (u64)i * a.state, first, a.state, whole, s[i]);
   }
 
+  // The matrix as it is now, to the sequence's entry or to the one behind it by so many.
+  const auto store = [&](u32 behind) {
+    float* const there = matrix + behind * (a.entry_bytes / sizeof(float));
+#pragma unroll
+    for (u32 i = 0; i < ROWS; i++)
+      if (x_first + i < a.head_dim)
+        store_columns<COLUMNS>(there + (u64)i * a.state, first, a.state, whole, s[i]);
+  };
+
   Token<COLUMNS> token;
   token.load(a, row, head, x_row, first);
-  for (;;) {
+  for (u32 nth = 0;; nth++) {
     Token<COLUMNS> next;
     const bool more = row + 1 < a.rows && a.slot_of[row + 1] == slot;
     if (more) next.load(a, row + 1, head, x_row, first);
@@ -83,14 +92,12 @@ __device__ __forceinline__ void run(const SelectiveScan& a, u32 row, u32 slot, u
     if (lane < ROWS && x_row < a.head_dim)
       a.out[((u64)row * a.heads + head) * a.head_dim + x_row] = from_f32<act>(y);
     if (!more) break;
+    if (nth < a.spares) store(1 + nth);
     token = next;
     row++;
   }
 
-#pragma unroll
-  for (u32 i = 0; i < ROWS; i++)
-    if (x_first + i < a.head_dim)
-      store_columns<COLUMNS>(matrix + (u64)i * a.state, first, a.state, whole, s[i]);
+  store(0);
 }
 
 template <int COLUMNS>

@@ -6,18 +6,18 @@
 // short_convolution: a thread for each row and channel. The inputs before a row are rows of the
 // same step, the slot's tail, or zeros before position 0. A sequence with one row (every one of a
 // decode step) moves its tail on at once, since no other thread reads that channel; behind steps
-// with chunks `convolution_tails` does it, once all rows were read. Bytes: x and out once, tails in
-// and out.
+// with chunks `convolution_tails` does it, once all rows were read. Tails behind the rows before
+// are spares, which nobody reads meanwhile. Bytes: x and out once, tails in and out.
 //
 // delta_rule: rows of a matrix do not meet, so a block of four warps has 32 of them, eight in the
 // registers of each warp with a lane for each run of columns, and walks through the sequence's rows
 // of the step. The matrix is read and written once whatever the step feeds: a decode step moves
-// 2 x 4 x value_dim x key_dim bytes per head and is bound by that; its loads are 512 neighbouring
-// bytes per warp and row at 128 columns, eight in flight. A prompt is bound by latency, one token
-// after the other: two sums over a warp are in the way from token to token (about 200 cycles), and
-// what a token reads is fetched while the one before is computed. Grid (sequences, heads x blocks
-// of rows); in recorded steps (token rows, ...), since a recording fits every step of its size.
-// Limits: 256 columns.
+// 2 x 4 x value_dim x key_dim bytes per head and is bound by that (a draft writes a spare, half as
+// much again); its loads are 512 neighbouring bytes per warp and row at 128 columns, eight in
+// flight. A prompt is bound by latency, one token after the other: two sums over a warp are in the
+// way from token to token (about 200 cycles), and what a token reads is fetched while the one
+// before is computed. Grid (sequences, heads x blocks of rows); in recorded steps (token rows,
+// ...), since a recording fits every step of its size. Limits: 256 columns.
 #include "state_rows.cuh"
 
 // ---- Convolution ----
@@ -36,19 +36,22 @@ struct Tail {
   __device__ act& operator[](u32 i) const { return first[(u64)i * width]; }
 };
 
-__device__ __forceinline__ Tail tail_of(const ShortConvolution& a, u32 slot, u32 channel) {
-  act* tails = reinterpret_cast<act*>(a.tails + slot * a.entry_bytes);
-  return {tails + channel, a.width};
+// The slot's own, or one of its spares: the one behind it by so many.
+__device__ __forceinline__ Tail tail_of(const ShortConvolution& a, u32 slot, u32 channel,
+                                        u32 spare = 0) {
+  const u64 entry = slot * a.slot_bytes + spare * a.entry_bytes;
+  return {reinterpret_cast<act*>(a.tails + entry) + channel, a.width};
 }
 
-// The inputs up to row r become the tail; `before` rows of the step are in front of it. Places are
-// read before they are written: what moves comes from further behind.
+// The inputs up to row r become `to`, where `from` is the tail in front of the step; `before` rows
+// of the step are in front of row r. The two may be the same: places are read before they are
+// written, as what moves comes from further behind.
 __device__ __forceinline__ void move_tail(const ShortConvolution& a, u32 r, u32 channel, u32 before,
-                                          Tail tail) {
+                                          Tail from, Tail to) {
   const u32 kept = a.taps - 1;
   for (u32 i = 0; i < kept; i++) {
     const u32 back = kept - 1 - i;
-    tail[i] = back <= before ? a.x[(u64)(r - back) * a.stride + channel] : tail[i + 1 + before];
+    to[i] = back <= before ? a.x[(u64)(r - back) * a.stride + channel] : from[i + 1 + before];
   }
 }
 
@@ -63,7 +66,7 @@ __global__ void short_convolution(const ShortConvolution a) {
     return;
   }
 
-  const u32 before = rows_before(a.slot_of, r, slot, kept);
+  const u32 nth = rows_before(a.slot_of, r, slot, max(kept, a.spares)), before = min(nth, kept);
   const Tail tail = tail_of(a, slot, channel);
   const float* weight = a.weight + (u64)channel * a.taps;
   float sum = a.bias ? a.bias[channel] : 0.f;
@@ -77,8 +80,10 @@ __global__ void short_convolution(const ShortConvolution a) {
   }
   *out = from_f32<act>(a.silu ? sum * sigmoid(sum) : sum);
 
-  const bool alone = before == 0 && (r + 1 == a.rows || a.slot_of[r + 1] != slot);
-  if (alone) move_tail(a, r, channel, 0, tail);
+  const bool last = r + 1 == a.rows || a.slot_of[r + 1] != slot;
+  if (last && before == 0) move_tail(a, r, channel, 0, tail, tail);
+  if (!last && nth < a.spares)
+    move_tail(a, r, channel, before, tail, tail_of(a, slot, channel, 1 + nth));
 }
 
 // Of sequences with several rows in the step; a thread for each row and channel, of which those of
@@ -90,7 +95,8 @@ __global__ void convolution_tails(const ShortConvolution a) {
   const bool last = r + 1 == a.rows || a.slot_of[r + 1] != slot;
   if (channel >= a.width || slot == NO_SLOT || !last) return;
   const u32 before = rows_before(a.slot_of, r, slot, a.taps - 1);
-  if (before > 0) move_tail(a, r, channel, before, tail_of(a, slot, channel));
+  const Tail tail = tail_of(a, slot, channel);
+  if (before > 0) move_tail(a, r, channel, before, tail, tail);
 }
 
 // ---- The gated delta rule ----
@@ -164,7 +170,7 @@ __device__ __forceinline__ float step(float (&s)[ROWS][COLUMNS], const Token<COL
 template <int COLUMNS>
 __device__ __forceinline__ void run(const DeltaRule& a, u32 row, u32 slot, u32 head, u32 v_first) {
   const u32 lane = threadIdx.x % 32, first = lane * COLUMNS, v_row = v_first + lane % ROWS;
-  float* const entry = reinterpret_cast<float*>(a.matrices + slot * a.entry_bytes);
+  float* const entry = reinterpret_cast<float*>(a.matrices + slot * a.slot_bytes);
   float* const matrix = entry + ((u64)head * a.value_dim + v_first) * a.key_dim;
   const float decay = expf(a.log_decay[head]), rate_bias = a.rate_bias[head];
   const float q_scale = 1.f / sqrtf((float)a.key_dim);
@@ -179,9 +185,18 @@ __device__ __forceinline__ void run(const DeltaRule& a, u32 row, u32 slot, u32 h
       load_columns<COLUMNS>(matrix + (u64)i * a.key_dim, first, a.key_dim, whole, s[i]);
   }
 
+  // The matrix as it is now, to the sequence's entry or to the one behind it by so many.
+  const auto store = [&](u32 behind) {
+    float* const there = matrix + behind * (a.entry_bytes / sizeof(float));
+#pragma unroll
+    for (u32 i = 0; i < ROWS; i++)
+      if (v_first + i < a.value_dim)
+        store_columns<COLUMNS>(there + (u64)i * a.key_dim, first, a.key_dim, whole, s[i]);
+  };
+
   Token<COLUMNS> token;
   token.load(a, row, head, v_row, first);
-  for (;;) {
+  for (u32 nth = 0;; nth++) {
     Token<COLUMNS> next;
     const bool more = row + 1 < a.rows && a.slot_of[row + 1] == slot;
     if (more) next.load(a, row + 1, head, v_row, first);
@@ -190,14 +205,12 @@ __device__ __forceinline__ void run(const DeltaRule& a, u32 row, u32 slot, u32 h
     if (lane < ROWS && v_row < a.value_dim)
       a.out[((u64)row * a.value_heads + head) * a.value_dim + v_row] = from_f32<act>(y);
     if (!more) break;
+    if (nth < a.spares) store(1 + nth);
     token = next;
     row++;
   }
 
-#pragma unroll
-  for (u32 i = 0; i < ROWS; i++)
-    if (v_first + i < a.value_dim)
-      store_columns<COLUMNS>(matrix + (u64)i * a.key_dim, first, a.key_dim, whole, s[i]);
+  store(0);
 }
 
 template <int COLUMNS>
