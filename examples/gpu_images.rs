@@ -64,7 +64,9 @@ fn image(vision: &VisionSpec, side: usize, seed: u64) -> ImageSpan {
     let patches = PatchRows {
         rows: patches,
         columns: patches,
+        tiles: 1,
         tokens: side * side,
+        arranged: None,
         width,
         bytes: (0..patches * patches * width).map(|n| byte(n) as u8).collect(),
         numbers: Arc::new([std::array::from_fn(|byte| byte as f32 / 128.0 - 1.0); 3]),

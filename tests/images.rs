@@ -71,11 +71,12 @@ fn pictures_are_resized_to_the_bit() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// What a tower gets, in the order of transformers: Qwen's patches, else `[3][height][width]`.
-fn values(processor: &Processor, processed: &Processed) -> Vec<f32> {
+/// What a tower gets, in the order of transformers: Qwen's patches, else `[3][height][width]`, with
+/// several squares one above the other.
+fn values(processor: &Processor, parts: &[Processed]) -> Vec<f32> {
     let settings = &processor.settings;
     if settings.kind == Kind::Qwen {
-        let patches = processed.patches(settings).expect("patches");
+        let patches = parts[0].patches(settings).expect("patches");
         let width = patches.width;
         let mut all = vec![0.0; patches.count() * width];
         for (n, out) in all.chunks_exact_mut(width).enumerate() {
@@ -84,7 +85,7 @@ fn values(processor: &Processor, processed: &Processed) -> Vec<f32> {
         return all;
     }
     let colour = |c: usize| {
-        let bytes = processed.image.bytes().iter().skip(c).step_by(3);
+        let bytes = parts.iter().flat_map(move |p| p.image.bytes().iter().skip(c).step_by(3));
         bytes.map(move |&byte| settings.normalise.of(c, byte))
     };
     (0..3).flat_map(colour).collect()
@@ -98,6 +99,8 @@ fn pictures_are_processed_to_the_bit() {
             Some("Qwen") => (Kind::Qwen, 14, 2),
             Some("Square") => (Kind::Square, 14, 1),
             Some("CentreCrop") => (Kind::CentreCrop, 14, 1),
+            Some("AnyResolution") => (Kind::AnyResolution, 14, 1),
+            Some("Crops") => (Kind::Square, 14, 1),
             _ => (Kind::Pixtral, 16, 1),
         };
         let keys = case["settings"].as_object().expect("settings");
@@ -105,11 +108,13 @@ fn pictures_are_processed_to_the_bit() {
         let processor = Processor { settings };
         let picture = image::decode(&bytes(case["file"].as_str().expect("a file"))).expect("rgb");
 
-        let processed = processor.process(&picture).expect("processed");
-        let grid = serde_json::json!([processed.rows, processed.columns]);
-        let shape = serde_json::json!([processed.image.height(), processed.image.width()]);
+        let parts = processor.parts(&picture).expect("processed");
+        let first = &parts[0];
+        let grid = serde_json::json!([first.rows, first.columns]);
+        let height: usize = parts.iter().map(|part| part.image.height()).sum();
+        let shape = serde_json::json!([height, first.image.width()]);
         let same = if kind == Kind::Qwen { grid == case["grid"] } else { shape == case["shape"] };
-        let values = values(&processor, &processed);
+        let values = values(&processor, &parts);
         let digest = sha256(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
         if !same || digest != case["sha256"] {
             wrong.push(format!("{grid} {shape} of {case}"));

@@ -8,8 +8,8 @@ use triton_vllm::device::ops::*;
 use triton_vllm::device::{
     Activation, AdapterCapacity, AdapterPart, AttnSpec, ChannelScanSpec, Columns, ConvSpec,
     DeltaSpec, DeltaWeights, DeviceInfo, DeviceLimits, GatedNorm, LatentSpec, Norm, Pooling, Rank,
-    Rope, Routing, RowCopy, ScanSpec, ScanWeights, Seam, Span, TablePart, TowerLimits, TowerRows,
-    WeightDesc,
+    Rope, Routing, RowBlend, RowCopy, ScanSpec, ScanWeights, Seam, Span, TablePart, TowerLimits,
+    TowerRows, WeightDesc,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::AdapterSlotId;
@@ -296,6 +296,9 @@ impl<D: Device> VisionOps for Without<D> {
         fn join_rows(count: usize, x: &D::Tensor, out: &mut D::Tensor);
         fn mean_rows(count: usize, x: &D::Tensor, out: &mut D::Tensor);
         fn copy_rows(x: &D::Tensor, copies: &[RowCopy], out: &mut D::Tensor);
+        fn blend_rows(
+            x: &D::Tensor, rows: usize, table: &D::Weight, blends: &[RowBlend], out: &mut D::Tensor
+        );
         fn add_rows(x: &D::Tensor, copies: &[RowCopy], out: &mut D::Tensor);
     }
 }

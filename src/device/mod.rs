@@ -95,7 +95,7 @@ pub use state::{
 };
 pub use step::StepOps;
 pub use types::{BreakOnPurpose, DeviceInfo, DeviceKind, DeviceTypes};
-pub use vision::{Corners, PatchOf, RowCopy, Span, TowerLimits, TowerRows, VisionOps};
+pub use vision::{Corners, PatchOf, RowBlend, RowCopy, Span, TowerLimits, TowerRows, VisionOps};
 pub use weights::{unpacked, HostTensor, Source, WeightDesc, WeightKind};
 
 /// The traits of all chapters, for whoever calls ops of a device by its type.

@@ -32,6 +32,8 @@ pub struct TowerLimits {
     pub gate_up: usize,
     /// Rows of one call of `copy_rows`.
     pub copies: usize,
+    /// Rows of one call of `blend_rows`.
+    pub blends: usize,
 }
 
 /// A patch of an image.
@@ -45,6 +47,15 @@ pub struct PatchOf {
 
 /// Rows of a table of places, and how much each counts.
 pub type Corners = [(usize, f32); 4];
+
+/// A row that is made of others.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RowBlend {
+    /// Of these, as much of each.
+    pub of: Corners,
+    /// Of the target.
+    pub to: usize,
+}
 
 /// What a tower runs over: the patches of one or several images.
 #[derive(Debug, Clone, Default)]
@@ -143,7 +154,18 @@ pub trait VisionOps: DeviceTypes {
         out: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// The same, added to what there is. No row of `out` is named twice.
+    /// Rows of `out`, each the sum of what its blend says of the first `rows` rows of x and, behind
+    /// these, of the table's. All have one width. What counts 0 is not read.
+    fn blend_rows(
+        &mut self,
+        x: &Self::Tensor,
+        rows: usize,
+        table: &Self::Weight,
+        blends: &[RowBlend],
+        out: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// As `copy_rows`, added to what there is. No row of `out` is named twice.
     fn add_rows(
         &mut self,
         x: &Self::Tensor,

@@ -6,17 +6,21 @@
 //! |---|---|
 //! | `base64` | text to bytes, as Python's `b64decode` or a `data:` URI |
 //! | `fetch` | files of URLs, from hosts that the operator named |
+//! | `crops` | parts of a picture of Gemma 3 |
 //! | `decode` | which format it is, and its first frame in RGB |
 //! | `rgb` | the picture itself, the limit on its size, other colours to RGB as Pillow does |
 //! | `png`, `gif`, `webp`, `bmp`, `tiff`, `jpeg` | a decoder each |
 //! | `resize` | resampling with the bits of Pillow, or of torchvision |
 //! | `settings` | preprocessor_config.json |
 //! | `normalise` | bytes of colour to numbers |
+//! | `any_resolution` | the squares of LLaVA-NeXT's pictures, and what becomes of their vectors |
 //! | `process` | a picture to what the tower of a family takes, and how many tokens it becomes |
 //! | `patches` | the order of Qwen's patches |
 
+mod any_resolution;
 mod base64;
 mod bmp;
+mod crops;
 mod decode;
 mod fetch;
 mod gif;
@@ -31,7 +35,9 @@ mod settings;
 mod tiff;
 mod webp;
 
+pub use any_resolution::AnyResolution;
 pub use base64::decode_text;
+pub use crops::Crops;
 pub use decode::decode;
 pub use fetch::{is_url, Fetcher, DOMAINS};
 pub use normalise::Normalise;

@@ -7,7 +7,7 @@ use super::process::Processed;
 use super::rgb::zeroed;
 use super::settings::Settings;
 use crate::error::Result;
-use crate::plan::PatchRows;
+use crate::plan::{Arranged, PatchRows};
 
 impl Processed {
     /// Elements of a patch: `[3][copies][patch][patch]`.
@@ -51,14 +51,28 @@ impl Processed {
             hash.update(&(size as u64).to_le_bytes());
         }
         hash.update(self.image.bytes());
+        let arranged = self.arranged.iter().flat_map(|all| all.iter());
+        arranged.for_each(|one| hash.update(&bytes_of(one)));
         Ok(PatchRows {
             rows: self.rows,
             columns: self.columns,
+            tiles: self.tiles,
             tokens: self.tokens(settings),
+            arranged: self.arranged.clone(),
             width,
             bytes,
             numbers: settings.normalise.table(),
             hash: hash.finish().as_ref().try_into().unwrap_or([0; 32]),
         })
     }
+}
+
+/// What tells one from another: squares are cut out of pictures of several shapes.
+fn bytes_of(arranged: &Arranged) -> [u8; 8] {
+    let [first, last] = match arranged {
+        Arranged::Square(n) => [*n; 2],
+        Arranged::Between(four) => [four[0].0, four[3].0],
+        Arranged::RowEnd => [u32::MAX; 2],
+    };
+    (u64::from(first) << 32 | u64::from(last)).to_le_bytes()
 }

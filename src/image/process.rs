@@ -1,11 +1,15 @@
 //! A picture to what the tower of a family takes, by the rules of the processors of transformers:
 //! how large it becomes, and into how many patches and tokens it is cut.
 
+use std::sync::Arc;
+
+use super::any_resolution::Squares;
 use super::resize::{resize, Rounding};
 use super::rgb::Rgb;
 use super::settings::{Kind, Settings};
 use crate::error::Result;
 use crate::invalid;
+use crate::plan::Arranged;
 
 /// Longest edge to shortest of Qwen's images.
 const ASPECT_MAX: f64 = 200.0;
@@ -18,7 +22,7 @@ pub struct Processor {
 }
 
 /// A picture as a tower takes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Processed {
     /// Resized, and cropped.
     pub image: Rgb,
@@ -26,6 +30,10 @@ pub struct Processed {
     pub rows: usize,
     /// Patches from left to right.
     pub columns: usize,
+    /// Equal parts, one above the other, that are encoded each for itself.
+    pub tiles: usize,
+    /// What becomes of the vectors of patches, if they are not the tokens'.
+    pub arranged: Option<Arc<[Arranged]>>,
 }
 
 impl Processor {
@@ -42,31 +50,46 @@ impl Processor {
             _ => resized,
         };
         let (rows, columns) = (image.height() / settings.patch, image.width() / settings.patch);
-        Ok(Processed { image, rows, columns })
+        Ok(Processed { image, rows, columns, tiles: 1, arranged: None })
     }
 
     /// What goes through the tower of a picture, in the order of its tokens: the picture, or the
-    /// squares that it is cut into, row by row, and the whole as one.
+    /// squares that it is cut into, row by row, and the whole as one, or the picture and parts.
     ///
     /// # Errors
     /// Those of [`Processor::process`].
     pub fn parts(&self, image: &Rgb) -> Result<Vec<Processed>> {
         let Settings { kind, side, filter, patch, .. } = self.settings;
-        if kind != Kind::Tiles {
-            return Ok(vec![self.process(image)?]);
+        if let Some(sizes) = &self.settings.any_resolution {
+            let Squares { image, count, arranged } = sizes.squares(image, side, patch, filter)?;
+            let columns = side / patch;
+            return Ok(vec![Processed {
+                image,
+                rows: count * columns,
+                columns,
+                tiles: count,
+                arranged: Some(arranged.into()),
+            }]);
         }
+        if kind != Kind::Tiles {
+            let crops = self.settings.crops.map_or(Ok(Vec::new()), |crops| crops.cut(image))?;
+            let all = std::iter::once(image).chain(&crops);
+            return all.map(|part| self.process(part)).collect();
+        }
+
         let (rows, columns) = self.grid(image.height(), image.width());
         let resized = resize(image, columns * side, rows * side, filter, Rounding::Torch)?;
         let patches = side / patch;
-        let part = |image| Processed { image, rows: patches, columns: patches };
+        let whole =
+            |image| Processed { image, rows: patches, columns: patches, tiles: 1, arranged: None };
         let mut parts = Vec::new();
         for row in 0..rows {
             for column in 0..columns {
-                parts.push(part(cut(&resized, row * side, column * side, side)?));
+                parts.push(whole(resized.part([row * side, column * side], [side, side])?));
             }
         }
         if parts.len() > 1 {
-            parts.push(part(resize(image, side, side, filter, Rounding::Torch)?));
+            parts.push(whole(resize(image, side, side, filter, Rounding::Torch)?));
         }
         Ok(parts)
     }
@@ -100,7 +123,7 @@ impl Processor {
         let settings = &self.settings;
         match settings.kind {
             Kind::Qwen => self.qwen(height, width),
-            Kind::Square | Kind::Tiles => Ok((settings.side, settings.side)),
+            Kind::Square | Kind::Tiles | Kind::AnyResolution => Ok((settings.side, settings.side)),
             Kind::CentreCrop => Ok(self.shortest_edge(height, width)),
             Kind::Pixtral => Ok(self.pixtral(height, width)),
         }
@@ -155,22 +178,21 @@ impl Processor {
 impl Processed {
     /// Tokens that the picture becomes in the prompt, but for those that mark its rows.
     pub fn tokens(&self, settings: &Settings) -> usize {
-        self.rows * self.columns / (settings.merge * settings.merge)
+        let (rows, columns) = self.token_rows(settings);
+        rows * columns
+    }
+
+    /// Rows of these tokens, and how many a row has; all in one where rows differ.
+    pub fn token_rows(&self, settings: &Settings) -> (usize, usize) {
+        match &self.arranged {
+            Some(arranged) => (1, arranged.len()),
+            None => (self.rows / settings.merge, self.columns / settings.merge),
+        }
     }
 }
 
 /// The middle square of a picture one of whose sides is `side`.
 fn centre(image: &Rgb, side: usize) -> Result<Rgb> {
     let offset = |length: usize| ((length - side) as f64 / 2.0).round_ties_even() as usize;
-    cut(image, offset(image.height()), offset(image.width()), side)
-}
-
-/// A square of a picture.
-fn cut(image: &Rgb, top: usize, left: usize, side: usize) -> Result<Rgb> {
-    let mut out = Rgb::new(side, side)?;
-    for r in 0..side {
-        let row = &image.row(top + r)[3 * left..3 * (left + side)];
-        out.row_mut(r).copy_from_slice(row);
-    }
-    Ok(out)
+    image.part([offset(image.height()), offset(image.width())], [side, side])
 }

@@ -37,6 +37,19 @@ impl Rgb {
         Ok(Rgb { width, height, bytes })
     }
 
+    /// A part of it, inside: its top and left, its height and width.
+    ///
+    /// # Errors
+    /// Those of [`Rgb::new`].
+    pub(super) fn part(&self, [top, left]: [usize; 2], [height, width]: [usize; 2]) -> Result<Rgb> {
+        let mut out = Rgb::new(width, height)?;
+        for r in 0..height {
+            let row = &self.row(top + r)[3 * left..3 * (left + width)];
+            out.row_mut(r).copy_from_slice(row);
+        }
+        Ok(out)
+    }
+
     /// From samples of another kind, `size` a pixel, each pixel by `convert`.
     ///
     /// # Errors

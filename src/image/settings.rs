@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value};
 
+use super::any_resolution::AnyResolution;
+use super::crops::Crops;
 use super::normalise::Normalise;
 use super::resize::Filter;
 use crate::error::Result;
@@ -15,6 +17,12 @@ const SIDE_MAX: usize = 1 << 14;
 const AREA_MAX: usize = super::MAX_PIXELS as usize;
 /// Squares that a picture is cut into at most, as a file may say.
 const TILES_MAX: usize = 256;
+/// Sizes that a picture is brought to at most, as a file may say.
+const SIZES_MAX: usize = 256;
+/// Key of these.
+pub(super) const SIZES: &str = "image_grid_pinpoints";
+/// Key of how many vectors are kept of an image.
+pub(super) const KEPT: &str = "vision_aspect_ratio";
 /// Keys that switch a step off, which no checkpoint that is served does.
 const STEPS: [&str; 4] = ["do_resize", "do_rescale", "do_normalize", "do_convert_rgb"];
 
@@ -30,6 +38,9 @@ pub enum Kind {
     /// InternVL: squares side by side, in a grid of nearly the picture's shape, and behind several
     /// of them the whole picture as one.
     Tiles,
+    /// LLaVA-NeXT, LLaVA-OneVision: the whole picture as a square, and squares that it is cut into
+    /// in one of some sizes.
+    AnyResolution,
     /// Pixtral, Mistral 3: the picture's own shape, made smaller if its longest edge is longer.
     Pixtral,
 }
@@ -55,6 +66,10 @@ pub struct Settings {
     pub side: usize,
     /// Squares of a grid at least and at most.
     pub tiles: (usize, usize),
+    /// Of a picture that is far from square.
+    pub crops: Option<Crops>,
+    /// Sizes in squares.
+    pub any_resolution: Option<AnyResolution>,
 }
 
 impl Settings {
@@ -63,9 +78,18 @@ impl Settings {
         let unit = self.patch * self.merge;
         match self.kind {
             Kind::Qwen => self.area.1 / (unit * unit),
-            Kind::Square | Kind::CentreCrop | Kind::Tiles => (self.side / unit).pow(2),
+            Kind::Square | Kind::CentreCrop | Kind::Tiles | Kind::AnyResolution => {
+                let row = self.side / unit;
+                let all = self.any_resolution.as_ref();
+                all.map_or(row * row, |sizes| sizes.most_tokens(self.side, row))
+            }
             Kind::Pixtral => self.side.div_ceil(unit).pow(2),
         }
+    }
+
+    /// Squares of an image that go through the tower together at most; 1: an image is one.
+    pub fn most_tiles(&self) -> usize {
+        self.any_resolution.as_ref().map_or(1, |sizes| sizes.most_tiles(self.side))
     }
 
     /// From the file's object; `patch` and `merge` are the tower's, where the file has none.
@@ -97,6 +121,13 @@ impl Settings {
         let merge = config.count("merge_size", 16)?.unwrap_or(merge);
         let copies = config.count("temporal_patch_size", 8)?.unwrap_or(2);
         let (area, side) = sizes(&config, kind)?;
+        let any_resolution = match kind {
+            Kind::AnyResolution if side < patch => {
+                return Err(config.wrong("size", "a square of one patch or more"));
+            }
+            Kind::AnyResolution => Some(any_resolution(&config, side)?),
+            _ => None,
+        };
         Ok(Settings {
             kind,
             filter: filter(&config, kind)?,
@@ -107,6 +138,8 @@ impl Settings {
             area,
             side,
             tiles: if kind == Kind::Tiles { tiles(&config)? } else { (1, 1) },
+            crops: if kind == Kind::Square { crops(&config)? } else { None },
+            any_resolution,
         })
     }
 }
@@ -119,6 +152,54 @@ fn tiles(config: &Object) -> Result<(usize, usize)> {
         return Err(config.wrong("min_patches", &format!("at most {most}, as 'max_patches' is")));
     }
     Ok((least, most))
+}
+
+/// Parts of a picture, if there are some.
+fn crops(config: &Object) -> Result<Option<Crops>> {
+    if !config.flag("do_pan_and_scan")?.unwrap_or(false) {
+        return Ok(None);
+    }
+    Ok(Some(Crops {
+        least_side: config.count("pan_and_scan_min_crop_size", SIDE_MAX)?.unwrap_or(256),
+        most: config.count("pan_and_scan_max_num_crops", TILES_MAX)?.unwrap_or(4),
+        least_aspect: config.positive("pan_and_scan_min_ratio_to_activate")?.unwrap_or(1.2),
+    }))
+}
+
+/// Sizes in whole squares of `side` pixels, and as many squares as which vectors are kept.
+fn any_resolution(config: &Object, side: usize) -> Result<AnyResolution> {
+    let wrong = || {
+        let expected = format!(
+            "1 to {SIZES_MAX} pairs of height and width, multiples of {side} of at most \
+             {TILES_MAX} squares"
+        );
+        config.wrong(SIZES, &expected)
+    };
+    let length = |n: &Value| {
+        let n = usize::try_from(n.as_u64()?).ok()?;
+        (n > 0 && n.is_multiple_of(side) && n <= SIDE_MAX * 4).then_some(n)
+    };
+    let pair = |pair: &Value| match pair.as_array().map(Vec::as_slice) {
+        Some([height, width]) => Some([length(height)?, length(width)?]),
+        _ => None,
+    };
+    let list = config.list(SIZES)?.unwrap_or_default();
+    let sizes: Option<Vec<[usize; 2]>> = list.iter().map(pair).collect();
+    let sizes = sizes.filter(|sizes| {
+        (1..=SIZES_MAX).contains(&sizes.len())
+            && sizes.iter().all(|[rows, columns]| rows / side * (columns / side) <= TILES_MAX)
+    });
+
+    let most_squares = match config.text(KEPT)? {
+        None => None,
+        Some(text) => {
+            let most = text.strip_prefix("anyres_max_").and_then(|most| most.parse().ok());
+            let most = most.filter(|most| (1..=TILES_MAX).contains(most));
+            let expected = format!("\"anyres_max_\" and a number up to {TILES_MAX}");
+            Some(most.ok_or_else(|| config.wrong(KEPT, &expected))?)
+        }
+    };
+    Ok(AnyResolution { sizes: sizes.ok_or_else(wrong)?.into(), most_squares })
 }
 
 /// Pixels, and the side.
@@ -151,13 +232,17 @@ fn sizes(config: &Object, kind: Kind) -> Result<((usize, usize), usize)> {
         Kind::CentreCrop => ("shortest_edge", 224),
         Kind::Tiles => ("height", 384),
         Kind::Square | Kind::Qwen => ("height", 224),
+        Kind::AnyResolution if of_size("shortest_edge", SIDE_MAX)?.is_some() => {
+            ("shortest_edge", 0)
+        }
+        Kind::AnyResolution => ("height", 384),
     };
     let side = of_size(key, SIDE_MAX)?.unwrap_or(default);
-    let square = matches!(kind, Kind::Square | Kind::Tiles);
+    let square = matches!(kind, Kind::Square | Kind::Tiles | Kind::AnyResolution);
     if square && of_size("width", SIDE_MAX)?.is_some_and(|width| width != side) {
         return Err(invalid!("{} is not a square, which is not served.", config.name("size")));
     }
-    if kind == Kind::CentreCrop {
+    if matches!(kind, Kind::CentreCrop | Kind::AnyResolution) {
         let crop = match config.given("crop_size") {
             Some(Value::Object(_)) => match config.object("crop_size")? {
                 Some(sides) => sides.count("height", SIDE_MAX)?,
@@ -199,4 +284,61 @@ fn normalise(config: &Object, kind: Kind) -> Result<Normalise> {
     };
     let factor = config.positive("rescale_factor")?.unwrap_or(1.0 / 255.0);
     Ok(Normalise::new(three("image_mean", mean)?, three("image_std", std)?, factor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(kind: Kind, json: &str) -> std::result::Result<Settings, String> {
+        let keys: Map<String, Value> = serde_json::from_str(json).unwrap();
+        Settings::read("file", &keys, kind, 14, 1).map_err(|error| error.message().to_string())
+    }
+
+    #[test]
+    fn sizes_of_whole_squares() {
+        let of = |sizes: &str, kept: &str| {
+            let size = r#""size": {"shortest_edge": 28}"#;
+            let kept = format!(r#""vision_aspect_ratio": {kept}"#);
+            read(
+                Kind::AnyResolution,
+                &format!(r#"{{{size}, "image_grid_pinpoints": {sizes}, {kept}}}"#),
+            )
+        };
+        let settings = of("[[28, 56], [84, 28]]", "\"anyres_max_9\"").unwrap();
+        assert_eq!((settings.side, settings.most_tiles(), settings.most_tokens()), (28, 4, 22));
+        let sizes = settings.any_resolution.unwrap();
+        assert_eq!((&sizes.sizes[..], sizes.most_squares), (&[[28, 56], [84, 28]][..], Some(9)));
+        assert_eq!(of("[[28, 56]]", "null").unwrap().any_resolution.unwrap().most_squares, None);
+
+        let wrong = ["[]", "null", "[[28, 57]]", "[[0, 28]]", "[[28]]", "3", "[[28, 28, 28]]"];
+        let wrong = wrong.into_iter().chain(["[[28, 7196]]", "[[-28, 28]]", "[[448, 476]]"]);
+        for sizes in wrong {
+            let error = of(sizes, "null").expect_err(sizes);
+            assert!(error.contains("image_grid_pinpoints") && !error.contains('\n'), "{error}");
+        }
+        // 256 squares, and one less than a row more.
+        assert_eq!(of("[[448, 448]]", "null").unwrap().most_tiles(), 257);
+        for kept in ["\"pad\"", "\"anyres_max_0\"", "\"anyres_max_257\"", "9"] {
+            let error = of("[[28, 28]]", kept).expect_err(kept);
+            assert!(error.contains("vision_aspect_ratio"), "{error}");
+        }
+        let small = r#"{"size": {"height": 13}, "image_grid_pinpoints": [[13, 13]]}"#;
+        assert!(read(Kind::AnyResolution, small).unwrap_err().contains("'size'"));
+    }
+
+    #[test]
+    fn parts_are_cut_where_the_file_says_so() {
+        assert_eq!(read(Kind::Square, "{}").unwrap().crops, None);
+        let off = r#"{"do_pan_and_scan": false, "pan_and_scan_max_num_crops": 2}"#;
+        assert_eq!(read(Kind::Square, off).unwrap().crops, None);
+        let usual = Crops { least_side: 256, most: 4, least_aspect: 1.2 };
+        let on = r#"{"do_pan_and_scan": true, "pan_and_scan_min_crop_size": null}"#;
+        assert_eq!(read(Kind::Square, on).unwrap().crops, Some(usual));
+        for key in ["min_crop_size", "max_num_crops", "min_ratio_to_activate"] {
+            let key = format!("pan_and_scan_{key}");
+            let json = format!(r#"{{"do_pan_and_scan": true, "{key}": 0}}"#);
+            assert!(read(Kind::Square, &json).unwrap_err().contains(&key));
+        }
+    }
 }

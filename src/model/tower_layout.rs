@@ -41,6 +41,7 @@ pub(super) fn angles(
 fn place(spec: &VisionSpec, image: &PatchRows, patch: usize) -> [usize; 2] {
     let merge = spec.settings.merge;
     let columns = image.columns / merge;
+    let patch = patch % (image.count() / image.tiles);
     let (token, inside) = (patch / spec.square(), patch % spec.square());
     let row = token / columns * merge + inside / merge;
     let column = token % columns * merge + inside % merge;
@@ -114,11 +115,11 @@ fn stretched(
 
 /// In which order a tower takes the patches of images.
 pub(super) struct Layout {
-    /// Of each row the image and its patch; behind the last one: the row of its class.
+    /// Of each row the image and its patch; behind its last one: the row of a class.
     pub patches: Vec<(usize, usize)>,
     /// Of each token's row, which of its image's tokens it is.
     pub tokens: Vec<usize>,
-    /// Where windows and images end, in rows of patches.
+    /// Where windows and images, or their equal parts, end, in rows of patches.
     pub window_ends: Vec<usize>,
     pub image_ends: Vec<usize>,
 }
@@ -135,20 +136,22 @@ impl Layout {
             image_ends: Vec::new(),
         };
         for (n, image) in images.iter().enumerate() {
-            let (rows, columns) = (image.rows / merge, image.columns / merge);
+            let (rows, columns) = (image.rows / image.tiles / merge, image.columns / merge);
             let side = spec.window.unwrap_or(rows.max(columns));
             let windows = Windows::of(rows, columns, side);
-            let first = layout.patches.len();
             let of_token = |token: &usize| token * square..(token + 1) * square;
-            let patches = windows.order.iter().flat_map(of_token);
-            layout.patches.extend(patches.map(|patch| (n, patch)));
-            layout.patches.extend((0..spec.class_rows()).map(|_| (n, image.count())));
-            layout.window_ends.extend(windows.ends.iter().map(|end| first + end * square));
-            // Towers with a class have no windows.
-            layout.window_ends.pop();
-            layout.window_ends.push(layout.patches.len());
-            layout.image_ends.push(layout.patches.len());
-            layout.tokens.extend(windows.order);
+            for tile in 0..image.tiles {
+                let (first, ahead) = (layout.patches.len(), tile * rows * columns);
+                let patches = windows.order.iter().flat_map(of_token);
+                layout.patches.extend(patches.map(|patch| (n, ahead * square + patch)));
+                layout.patches.extend((0..spec.class_rows()).map(|_| (n, image.count())));
+                layout.window_ends.extend(windows.ends.iter().map(|end| first + end * square));
+                // Towers with a class have no windows.
+                layout.window_ends.pop();
+                layout.window_ends.push(layout.patches.len());
+                layout.image_ends.push(layout.patches.len());
+                layout.tokens.extend(windows.order.iter().map(|token| ahead + token));
+            }
         }
         layout
     }

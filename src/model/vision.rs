@@ -11,12 +11,13 @@ use super::config::{PlacesSpec, VisionSpec};
 use super::tower_layout::{angles, corners, Layout};
 use super::weights::{MergeNorm, MergeProduct, Merger, TowerLayer, TowerWeights};
 use crate::device::{
-    AttnSpec, Device, KvScales, Norm, PatchOf, RowCopy, Seam, Span, TowerLimits, TowerRows,
+    AttnSpec, Corners, Device, KvScales, Norm, PatchOf, RowBlend, RowCopy, Seam, Span, TowerLimits,
+    TowerRows,
 };
 use crate::error::Result;
 use crate::image::Processed;
 use crate::internal;
-use crate::plan::{ImageCache, ImageSpan, PatchRows, PromptImages, SlotChange, StepPlan};
+use crate::plan::{Arranged, ImageCache, ImageSpan, PatchRows, PromptImages, SlotChange, StepPlan};
 
 /// A tower on a device.
 pub(crate) struct VisionTower<D: Device> {
@@ -73,14 +74,13 @@ impl<D: Device> VisionTower<D> {
         hidden: usize,
         step_tokens: usize,
     ) -> Result<VisionTower<D>> {
-        let rows = spec.max_patches() + spec.class_rows();
-        let tokens = spec.max_tokens;
+        let (rows, tokens) = (spec.max_rows(), spec.max_vectors());
         let merged = match weights.merger.joined {
             Joined::Mean => spec.width,
             Joined::SideBySide | Joined::ChannelsFirst => spec.square() * spec.width,
         };
         let patch = Processed::patch_width(&spec.settings);
-        let kept = tokens.max(step_tokens);
+        let kept = spec.max_tokens.max(step_tokens);
         // All layers have one.
         let ffn = weights.layers.first().map_or(spec.ffn, |layer| layer.mlp.width);
         dev.reserve_tower(&TowerLimits {
@@ -90,6 +90,7 @@ impl<D: Device> VisionTower<D> {
             places: spec.places != PlacesSpec::None,
             gate_up: if spec.activation.is_gated() { 2 * ffn } else { 0 },
             copies: kept.max(step_tokens).max(rows),
+            blends: weights.row_end.as_ref().map_or(0, |_| spec.max_tokens),
         })?;
         let (_, inner) = weights.merger.products.split_last().unzip();
         let inner: &[MergeProduct<D::Weight>] = inner.unwrap_or_default();
@@ -147,15 +148,21 @@ impl<D: Device> VisionTower<D> {
     /// Those of the device.
     pub fn rehearse(&mut self, dev: &mut D, patches: usize) -> Result<()> {
         let merge = self.spec.settings.merge;
-        let tokens = (patches / self.spec.square()).clamp(1, self.spec.max_tokens);
+        let whole = self.spec.max_vectors() / self.spec.settings.most_tiles();
+        let tokens = patches / self.spec.square();
+        let tiles = (tokens / whole).clamp(1, self.spec.settings.most_tiles());
+        let tokens = (tokens / tiles).clamp(1, whole);
         let rows = tokens.isqrt();
         // Not longer than an image may be whose places are a square.
-        let columns = (tokens / rows).min(self.spec.max_tokens.isqrt());
+        let columns = (tokens / rows).min(whole.isqrt());
         let width = Processed::patch_width(&self.spec.settings);
+        let rows = tiles * rows;
         let image = Arc::new(PatchRows {
             rows: rows * merge,
             columns: columns * merge,
+            tiles,
             tokens: rows * columns,
+            arranged: None,
             width,
             bytes: vec![0; rows * columns * self.spec.square() * width],
             numbers: Arc::new([[0.0; 256]; 3]),
@@ -253,18 +260,17 @@ impl<D: Device> VisionTower<D> {
             return Ok(());
         }
 
-        let class = self.spec.class_rows();
-        let most = self.spec.max_patches() + class;
-        let rows = patches.count() + class;
-        if rows > most || rows == class {
+        let most = self.spec.max_rows();
+        let rows = patches.count() + patches.tiles * self.spec.class_rows();
+        if rows > most || patches.count() == 0 {
             return Err(internal!("an image of {rows} rows, at most {most}"));
         }
         if waiting.rows + rows > most {
             self.encode_waiting(dev, waiting, x)?;
         }
         waiting.rows += rows;
-        let (patches, tokens) = (Arc::clone(patches), patches.tokens);
-        waiting.images.push(WaitingImage { patches, tokens, copies, users: 1 });
+        let patches = Arc::clone(patches);
+        waiting.images.push(WaitingImage { patches, copies, users: 1 });
         Ok(())
     }
 
@@ -328,20 +334,46 @@ impl<D: Device> VisionTower<D> {
         encoded?;
 
         let mut row = 0;
-        for WaitingImage { patches, tokens, copies, users } in images {
+        for WaitingImage { patches, copies, users } in images {
             let hash = patches.hash;
-            self.cache.add(hash, tokens, users);
-            let rows = self.cache.rows(&hash).unwrap_or_default();
-            let order = layout.tokens[row..row + tokens].iter().enumerate();
-            let keep: Vec<RowCopy> =
-                order.map(|(r, &token)| RowCopy { from: row + r, to: rows[token] }).collect();
-            let TowerBuffers { output, kept, .. } = &mut self.buffers;
-            for (output, kept) in output.iter().zip(kept) {
-                dev.copy_rows(output, &keep, kept)?;
-            }
+            self.cache.add(hash, patches.tokens, users);
+            let vectors = patches.count() / self.spec.square();
+            self.keep(dev, &patches, row, &layout.tokens[row..row + vectors])?;
             // Before a later one may come to lie over it.
             self.place_kept(dev, &hash, &copies, x)?;
-            row += tokens;
+            row += vectors;
+        }
+        Ok(())
+    }
+
+    /// Keep the vectors of an image, which stand from a row of the output on in this order.
+    fn keep(
+        &mut self,
+        dev: &mut D,
+        patches: &PatchRows,
+        first: usize,
+        order: &[usize],
+    ) -> Result<()> {
+        let rows = self.cache.rows(&patches.hash).unwrap_or_default();
+        let TowerBuffers { output, kept, .. } = &mut self.buffers;
+        let mut pairs = output.iter().zip(kept);
+        if let Some(arranged) = &patches.arranged {
+            let (Some((output, kept)), Some(row_end)) = (pairs.next(), &self.weights.row_end)
+            else {
+                return Err(internal!("vectors to arrange, and none that ends rows"));
+            };
+            // Such a tower has no windows: vectors stand in the order of squares.
+            let end = first + order.len();
+            let blend =
+                |(one, &to): (&Arranged, &usize)| RowBlend { of: shares(one, first, end), to };
+            let blends: Vec<RowBlend> = arranged.iter().zip(rows).map(blend).collect();
+            return dev.blend_rows(output, end, row_end, &blends, kept);
+        }
+        let order = order.iter().enumerate();
+        let keep: Vec<RowCopy> =
+            order.map(|(r, &token)| RowCopy { from: first + r, to: rows[token] }).collect();
+        for (output, kept) in pairs {
+            dev.copy_rows(output, &keep, kept)?;
         }
         Ok(())
     }
@@ -495,6 +527,17 @@ impl<T> TowerBuffers<T> {
     }
 }
 
+/// What a vector is made of: rows of the output, where the image's begin at `first`, and at `end`
+/// the one that ends rows.
+fn shares(one: &Arranged, first: usize, end: usize) -> Corners {
+    let nothing = (first, 0.0);
+    match *one {
+        Arranged::Square(n) => [(first + n as usize, 1.0), nothing, nothing, nothing],
+        Arranged::Between(four) => four.map(|(n, share)| (first + n as usize, share)),
+        Arranged::RowEnd => [(end, 1.0), nothing, nothing, nothing],
+    }
+}
+
 /// Tensors of one size.
 fn several<D: Device>(
     dev: &mut D,
@@ -526,7 +569,6 @@ struct Waiting {
 
 struct WaitingImage {
     patches: Arc<PatchRows>,
-    tokens: usize,
     copies: Vec<RowCopy>,
     /// Sequences that need it.
     users: usize,

@@ -57,6 +57,8 @@ pub struct TowerWeights<W> {
     pub layers: Vec<TowerLayer<W>>,
     /// Behind the last layer.
     pub last: Option<Norm<W>>,
+    /// `[1, hidden]`, the vector that ends rows of images.
+    pub row_end: Option<W>,
     /// What makes tokens.
     pub merger: Merger<W>,
     /// The same behind some layers.

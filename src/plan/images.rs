@@ -50,8 +50,12 @@ pub struct PatchRows {
     pub rows: usize,
     /// Patches from left to right.
     pub columns: usize,
+    /// Equal parts, one above the other, that are encoded each for itself.
+    pub tiles: usize,
     /// Vectors that a tower makes of it.
     pub tokens: usize,
+    /// What they are made of; None: they are those of the squares of patches, in their order.
+    pub arranged: Option<Arc<[Arranged]>>,
     /// Elements of a patch.
     pub width: usize,
     /// `[rows * columns][width]`
@@ -60,6 +64,17 @@ pub struct PatchRows {
     pub numbers: Arc<[[f32; 256]; 3]>,
     /// SHA-256 of sizes and bytes: equal images of one model are equal here.
     pub hash: [u8; 32],
+}
+
+/// A token's vector, of those that a tower makes of the squares of patches.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Arranged {
+    /// One of them.
+    Square(u32),
+    /// Shares of four.
+    Between([(u32, f32); 4]),
+    /// The one that ends rows of any image.
+    RowEnd,
 }
 
 impl Eq for PatchRows {}
@@ -149,7 +164,9 @@ mod tests {
         Arc::new(PatchRows {
             rows: 2,
             columns: 2,
+            tiles: 1,
             tokens: 4,
+            arranged: None,
             width: 3,
             bytes: vec![0; 12],
             numbers: Arc::new([[0.0; 256]; 3]),

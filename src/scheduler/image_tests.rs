@@ -28,7 +28,9 @@ fn images(spans: &[(usize, usize, u8)]) -> Option<Arc<PromptImages>> {
         patches: Arc::new(PatchRows {
             rows: 1,
             columns: tokens,
+            tiles: 1,
             tokens,
+            arranged: None,
             width: 3,
             bytes: Vec::new(),
             numbers: Arc::new([[0.0; 256]; 3]),

@@ -211,6 +211,8 @@ fn attention_over_images_that_are_seen_both_ways() {
                 rows,
                 columns,
                 tokens: rows * columns,
+                tiles: 1,
+                arranged: None,
                 width: 0,
                 bytes: Vec::new(),
                 numbers: Arc::new([[0.0; 256]; 3]),

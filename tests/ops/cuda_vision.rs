@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::grader::{small_shapes, Random};
-use triton_vllm::device::{PatchOf, RowCopy, Seam, Span, TowerLimits, TowerRows};
+use triton_vllm::device::{PatchOf, RowBlend, RowCopy, Seam, Span, TowerLimits, TowerRows};
 use triton_vllm::plan::PatchRows;
 
 const LIMITS: TowerLimits = TowerLimits {
@@ -14,6 +14,7 @@ const LIMITS: TowerLimits = TowerLimits {
     places: false,
     gate_up: 64,
     copies: 64,
+    blends: 64,
 };
 
 /// An image of random bytes in patches of `width`.
@@ -23,8 +24,8 @@ fn image(seed: u64, rows: usize, columns: usize, width: usize) -> Arc<PatchRows>
     let number = |colour: usize, byte: usize| (byte as f32 - 100.0) / (50.0 + colour as f32);
     let numbers = std::array::from_fn(|colour| std::array::from_fn(|byte| number(colour, byte)));
     let hash = [seed as u8; 32];
-    let (tokens, numbers) = (rows * columns, Arc::new(numbers));
-    Arc::new(PatchRows { rows, columns, tokens, width, bytes, numbers, hash })
+    let (tiles, tokens, arranged, numbers) = (1, rows * columns, None, Arc::new(numbers));
+    Arc::new(PatchRows { rows, columns, tiles, tokens, arranged, width, bytes, numbers, hash })
 }
 
 /// `rows` rows of one image, cut at these ends.
@@ -264,6 +265,36 @@ fn copies_and_joins() {
                     ("join_rows", joined),
                     ("mean_rows", means),
                 ])
+            });
+        }
+    });
+}
+
+/// Copies of rows, of a table's rows behind them, and shares of four. What counts 0 is not read.
+#[test]
+fn rows_made_of_others() {
+    each_type(|dtype| {
+        for width in [8, 33, 260, 1030] {
+            let case = format!("blend_rows of {width}");
+            compare!(dtype, &Setup::default(), &case, 1.0, |b| {
+                b.dev.reserve_tower(&LIMITS)?;
+                let table = b.table(78, 2, width);
+                let x = b.input(36, width, 74);
+                let mut out = b.input(40, width, 75);
+                let nothing = (usize::from(u16::MAX), 0.0);
+                let blend = |n: usize| RowBlend {
+                    of: match n % 3 {
+                        0 => [(n * 5 % 30, 1.0), nothing, nothing, nothing],
+                        1 => [(30 + n % 2, 1.0), nothing, nothing, nothing],
+                        _ => [(n, 0.25), (n * 7 % 30, 0.5), (3, 0.125), (29, 0.0)],
+                    },
+                    to: n + 7,
+                };
+                let blends: Vec<RowBlend> = (0..30).map(blend).collect();
+                // The table's rows stand behind the first thirty.
+                b.dev.blend_rows(&x, 30, &table, &blends, &mut out)?;
+                let got = b.dev.read(&out, 40)?;
+                Ok(vec![("blend_rows", got)])
             });
         }
     });

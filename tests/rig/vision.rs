@@ -8,7 +8,7 @@ use triton_vllm::image::{self, Processor};
 use triton_vllm::model::ModelSpec;
 use triton_vllm::plan::{ImageSpan, PromptImages};
 
-pub const ROWS: [&str; 11] = [
+pub const ROWS: [&str; 14] = [
     "qwen2_5_vl",
     "qwen2_vl",
     "qwen3_vl",
@@ -20,6 +20,9 @@ pub const ROWS: [&str; 11] = [
     "llava",
     "gemma3",
     "internvl",
+    "llava_next",
+    "llava_onevision",
+    "gemma3_crops",
 ];
 
 /// Beside the models.
@@ -50,10 +53,10 @@ fn images(spec: &ModelSpec, ids: &[u32], files: &Value) -> Option<Arc<PromptImag
     for file in files.as_array().unwrap() {
         let path = fixtures().join("images").join(file.as_str().unwrap());
         let picture = image::decode(&std::fs::read(path).unwrap()).unwrap();
-        let found = ids[from..].iter().position(|&t| t == vision.token.0).unwrap();
-        from += found;
         for part in processor.parts(&picture).unwrap() {
-            let (rows, columns) = (part.rows / settings.merge, part.columns / settings.merge);
+            // Text may stand between parts.
+            from += ids[from..].iter().position(|&t| t == vision.token.0).unwrap();
+            let (rows, columns) = part.token_rows(settings);
             let patches = Arc::new(part.patches(settings).unwrap());
             let span = ImageSpan { start: from, rows, columns, first: 0, patches };
             if vision.tower.row_ends.is_none() {

@@ -80,6 +80,8 @@ fn image(side: usize, n: u64) -> Option<Arc<PromptImages>> {
         rows: side,
         columns: side,
         tokens: side * side / 4,
+        tiles: 1,
+        arranged: None,
         width: 3,
         bytes: Vec::new(),
         numbers: Arc::new([[0.0; 256]; 3]),

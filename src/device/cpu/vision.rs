@@ -7,7 +7,7 @@ use super::buffer::Tensor;
 use super::simd::with_isa;
 use super::weight::Weight;
 use super::{Cpu, SHARED_FROM_ATTENTION_MACS};
-use crate::device::{AttnSpec, RowCopy, Span, TowerLimits, TowerRows, VisionOps};
+use crate::device::{AttnSpec, RowBlend, RowCopy, Span, TowerLimits, TowerRows, VisionOps};
 use crate::error::Result;
 use crate::internal;
 
@@ -144,6 +144,30 @@ impl VisionOps for Cpu {
     fn copy_rows(&mut self, x: &Tensor, copies: &[RowCopy], out: &mut Tensor) -> Result<()> {
         for &RowCopy { from, to } in copies {
             out.row_mut(to).copy_from_slice(x.row(from));
+        }
+        Ok(())
+    }
+
+    fn blend_rows(
+        &mut self,
+        x: &Tensor,
+        rows: usize,
+        table: &Weight,
+        blends: &[RowBlend],
+        out: &mut Tensor,
+    ) -> Result<()> {
+        for RowBlend { of, to } in blends {
+            let out = out.row_mut(*to);
+            out.fill(0.0);
+            for &(row, share) in of.iter().filter(|(_, share)| *share != 0.0) {
+                match row.checked_sub(rows) {
+                    None => out.iter_mut().zip(x.row(row)).for_each(|(o, x)| *o += share * x),
+                    Some(row) if row < table.outputs => {
+                        table.table_row(row, |i, x| out[i] += share * x);
+                    }
+                    Some(row) => return Err(internal!("row {row} of {}", table.outputs)),
+                }
+            }
         }
         Ok(())
     }

@@ -3042,6 +3042,52 @@ const _: () = {
     ["Offset of field: CopyRows::width"][::std::mem::offset_of!(CopyRows, width) - 24usize];
     ["Offset of field: CopyRows::unused"][::std::mem::offset_of!(CopyRows, unused) - 28usize];
 };
+#[doc = " A row that is made of others."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RowBlend {
+    pub of: [Corner; 4usize],
+    pub to: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RowBlend"][::std::mem::size_of::<RowBlend>() - 40usize];
+    ["Alignment of RowBlend"][::std::mem::align_of::<RowBlend>() - 4usize];
+    ["Offset of field: RowBlend::of"][::std::mem::offset_of!(RowBlend, of) - 0usize];
+    ["Offset of field: RowBlend::to"][::std::mem::offset_of!(RowBlend, to) - 32usize];
+    ["Offset of field: RowBlend::unused"][::std::mem::offset_of!(RowBlend, unused) - 36usize];
+};
+#[doc = " out\\[blend.to] = shares of rows of x and, behind these, of the table's."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct BlendRows {
+    #[doc = " \\[x_rows, width]"]
+    pub x: DevicePtr,
+    #[doc = " \\[table_rows, width]"]
+    pub table: DevicePtr,
+    pub blends: DevicePtr,
+    #[doc = " \\[_, width]"]
+    pub out: DevicePtr,
+    pub x_rows: u32,
+    pub table_rows: u32,
+    pub width: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of BlendRows"][::std::mem::size_of::<BlendRows>() - 48usize];
+    ["Alignment of BlendRows"][::std::mem::align_of::<BlendRows>() - 8usize];
+    ["Offset of field: BlendRows::x"][::std::mem::offset_of!(BlendRows, x) - 0usize];
+    ["Offset of field: BlendRows::table"][::std::mem::offset_of!(BlendRows, table) - 8usize];
+    ["Offset of field: BlendRows::blends"][::std::mem::offset_of!(BlendRows, blends) - 16usize];
+    ["Offset of field: BlendRows::out"][::std::mem::offset_of!(BlendRows, out) - 24usize];
+    ["Offset of field: BlendRows::x_rows"][::std::mem::offset_of!(BlendRows, x_rows) - 32usize];
+    ["Offset of field: BlendRows::table_rows"]
+        [::std::mem::offset_of!(BlendRows, table_rows) - 36usize];
+    ["Offset of field: BlendRows::width"][::std::mem::offset_of!(BlendRows, width) - 40usize];
+    ["Offset of field: BlendRows::unused"][::std::mem::offset_of!(BlendRows, unused) - 44usize];
+};
 #[doc = " out\\[r] = the mean of `count` rows of x."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use super::abi::{Corner, RowPair, SpanTile, NO_PATCH};
+use super::abi::{self, Corner, RowPair, SpanTile, NO_PATCH};
 use super::context::{Context, Event};
 use super::device_ptr::DevicePtr;
 use super::memory::{Memory, Pinned};
 use super::span_attention::tiles;
-use crate::device::{PatchOf, Span, TowerLimits, TowerRows};
+use crate::device::{PatchOf, RowBlend, Span, TowerLimits, TowerRows};
 use crate::error::Result;
 use crate::internal;
 use crate::plan::PatchRows;
@@ -53,6 +53,7 @@ pub struct TowerInputs {
     limits: TowerLimits,
     rows: Channel,
     pairs: Channel,
+    blends: Option<Channel>,
     pub numbers: DevicePtr,
     pub patch: DevicePtr,
     pub angles: DevicePtr,
@@ -71,10 +72,13 @@ impl TowerInputs {
         let of_row = 4 + 4 * angles + corners + 2 * size_of::<SpanTile>() + patch_width;
         let bytes = 4 * NUMBERS + rows * of_row;
         let pairs = copies * size_of::<RowPair>();
+        let blends = limits.blends * size_of::<abi::RowBlend>();
+        let blends = (blends > 0).then(|| Channel::new(context, blends, "rows made of others"));
         Ok(TowerInputs {
             limits: *limits,
             rows: Channel::new(context, bytes, "patches of images")?,
             pairs: Channel::new(context, pairs, "rows of images")?,
+            blends: blends.transpose()?,
             numbers: DevicePtr::NULL,
             patch: DevicePtr::NULL,
             angles: DevicePtr::NULL,
@@ -167,6 +171,25 @@ impl TowerInputs {
             }
         })?;
         Ok(self.pairs.memory.address)
+    }
+
+    /// Send what rows are made of: where it lies.
+    pub fn send_blends(&mut self, blends: &[RowBlend]) -> Result<DevicePtr> {
+        let Some(channel) = &mut self.blends else {
+            return Err(internal!("rows made of others, and none were reserved"));
+        };
+        // The words of an `abi::RowBlend`.
+        let words = |blend: &RowBlend| {
+            let [a, b, c, d] = blend.of.map(|of| corner(&of));
+            [a, b, c, d, [blend.to as u32, 0]]
+        };
+        let size = size_of::<abi::RowBlend>();
+        channel.send(size * blends.len(), |bytes| {
+            for (bytes, blend) in bytes.chunks_exact_mut(size).zip(blends) {
+                bytes.copy_from_slice(bytemuck::bytes_of(&words(blend)));
+            }
+        })?;
+        Ok(channel.memory.address)
     }
 }
 

@@ -8,7 +8,7 @@ use super::span_attention::Tile;
 use super::tower_inputs::TowerInputs;
 use super::weights::Weight;
 use super::{Cuda, Tensor};
-use crate::device::{AttnSpec, DType, RowCopy, Span, TowerLimits, TowerRows, VisionOps};
+use crate::device::{AttnSpec, DType, RowBlend, RowCopy, Span, TowerLimits, TowerRows, VisionOps};
 use crate::error::Result;
 use crate::internal;
 
@@ -185,6 +185,31 @@ impl VisionOps for Cuda {
     fn copy_rows(&mut self, x: &Tensor, copies: &[RowCopy], out: &mut Tensor) -> Result<()> {
         let (parameters, blocks) = self.pairs(x, copies, out)?;
         self.kernels.copy_rows.launch(&self.context, blocks, THREADS, &parameters)
+    }
+
+    fn blend_rows(
+        &mut self,
+        x: &Tensor,
+        rows: usize,
+        table: &Weight,
+        blends: &[RowBlend],
+        out: &mut Tensor,
+    ) -> Result<()> {
+        let width = table.inputs;
+        let tower = self.tower.as_mut().ok_or_else(|| internal!("a tower before its reserve"))?;
+        let to = blends.iter().map(|blend| blend.to + 1).max().unwrap_or(0);
+        let parameters = abi::BlendRows {
+            x: x.at(rows, width, "blend_rows"),
+            table: table.matrix(),
+            blends: tower.send_blends(blends)?,
+            out: out.to(to, width, "blend_rows"),
+            x_rows: rows as u32,
+            table_rows: table.outputs as u32,
+            width: width as u32,
+            unused: 0,
+        };
+        let blocks = [blends.len(), 1];
+        self.kernels.blend_rows.launch(&self.context, blocks, THREADS, &parameters)
     }
 
     fn add_rows(&mut self, x: &Tensor, copies: &[RowCopy], out: &mut Tensor) -> Result<()> {

@@ -2,8 +2,11 @@
 //! alone: no step that is counted has an image.
 
 use super::{bytes, product, Trace, TraceTensor, TraceWeight};
-use crate::device::{AttnSpec, DType, RowCopy, Span, TowerLimits, TowerRows, VisionOps};
+use crate::device::{AttnSpec, DType, RowBlend, RowCopy, Span, TowerLimits, TowerRows, VisionOps};
 use crate::error::Result;
+
+/// Bytes that say what a row is made of.
+const BLEND: usize = 40;
 
 impl VisionOps for Trace {
     fn reserve_tower(&mut self, limits: &TowerLimits) -> Result<()> {
@@ -11,8 +14,10 @@ impl VisionOps for Trace {
         let patches = product(&[limits.rows, limits.patch_width]);
         let numbers = limits.angles + if limits.places { 8 } else { 0 };
         let angles = product(&[limits.rows, numbers, DType::F32.bytes()]);
-        self.held.tensors =
-            [gates, patches, angles].into_iter().fold(self.held.tensors, u64::saturating_add);
+        let blends = product(&[limits.blends, BLEND]);
+        self.held.tensors = [gates, patches, angles, blends]
+            .into_iter()
+            .fold(self.held.tensors, u64::saturating_add);
         Ok(())
     }
 
@@ -91,6 +96,23 @@ impl VisionOps for Trace {
         let rows = copies.len();
         let moved = bytes(rows, out);
         self.launch("copy_rows", (rows, x.width, out.width), moved, moved, 0);
+        Ok(())
+    }
+
+    fn blend_rows(
+        &mut self,
+        x: &TraceTensor,
+        _: usize,
+        table: &TraceWeight,
+        blends: &[RowBlend],
+        out: &mut TraceTensor,
+    ) -> Result<()> {
+        let rows = blends.len();
+        let read = blends.iter().flat_map(|blend| blend.of).filter(|(_, share)| *share != 0.0);
+        let parts = read.count();
+        let shape = (rows, table.inputs, out.width);
+        let adds = 2 * (parts * out.width) as u64;
+        self.launch("blend_rows", shape, bytes(parts, x), bytes(rows, out), adds);
         Ok(())
     }
 

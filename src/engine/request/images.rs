@@ -34,8 +34,8 @@ pub(crate) struct ImageIntake {
     max_tokens: usize,
     /// Tokens of an image see each other.
     both_ways: bool,
-    /// In front of an image's tokens and behind them.
-    frame: [Vec<TokenId>; 2],
+    /// Around an image's tokens.
+    frame: FrameTokens,
     /// One to four line breaks, where each is a token of its own.
     line_breaks: Option<[TokenId; 4]>,
     /// Images of a prompt at most; None: nobody said.
@@ -55,10 +55,9 @@ impl ImageIntake {
         fetcher: Option<Fetcher>,
         tokenizer: &Tokenizer,
     ) -> Result<ImageIntake> {
-        let (mut frame, mut line_breaks) = ([Vec::new(), Vec::new()], None);
-        if let Some(FrameSpec { text, open, close }) = vision.frame {
-            let text = tokenizer.encode_part(text)?;
-            frame = [[&text[..], &[open]].concat(), [&[close], &text[..]].concat()];
+        let (mut frame, mut line_breaks) = (FrameTokens::default(), None);
+        if let Some(spec) = vision.frame {
+            frame = FrameTokens::new(&spec, tokenizer)?;
             line_breaks = breaks(tokenizer)?;
         }
         let row_ends = vision.tower.row_ends;
@@ -146,15 +145,17 @@ impl ImageIntake {
                 continue;
             };
 
-            prompt.extend(&self.frame[0]);
-            let parts = self.spans(prompt.len(), source).map_err(|error| match count {
+            let parts = self.spans(source).map_err(|error| match count {
                 1 => error,
                 _ => error.context(&format!("image {}: ", n + 1)),
             })?;
-            for span in parts {
-                self.put(span, &mut prompt, &mut spans);
+            let several = parts.len() > 1;
+            for (n, span) in parts.into_iter().enumerate() {
+                prompt.extend(self.frame.in_front(n, several));
+                let start = prompt.len();
+                self.put(ImageSpan { start, ..span }, &mut prompt, &mut spans);
             }
-            prompt.extend(&self.frame[1]);
+            prompt.extend(&self.frame.behind);
             // Before the next one takes memory.
             check_prompt_tokens(prompt.len() + tokens.len() - at - 1, max_model_len)?;
         }
@@ -192,8 +193,8 @@ impl ImageIntake {
         Err(invalid!("At most {most} image(s) may be provided in one prompt.{remedy}"))
     }
 
-    /// An image, from token `start` on.
-    fn spans(&self, mut start: usize, source: &ImageSource) -> Result<Vec<ImageSpan>> {
+    /// An image, or its parts, each as if it began the prompt.
+    fn spans(&self, source: &ImageSource) -> Result<Vec<ImageSpan>> {
         let picture = match source {
             ImageSource::File(bytes) => image::decode(bytes)?,
             ImageSource::Text(text) if image::is_url(text) => {
@@ -211,7 +212,7 @@ impl ImageIntake {
         let settings = &self.processor.settings;
         let mut spans = Vec::with_capacity(parts.len());
         for part in parts {
-            let (rows, columns) = (part.rows / settings.merge, part.columns / settings.merge);
+            let (rows, columns) = part.token_rows(settings);
             if rows * columns > self.max_tokens {
                 return Err(invalid!(
                     "The decoder prompt contains a(n) image item with {} embedding tokens, which \
@@ -222,11 +223,47 @@ impl ImageIntake {
                 ));
             }
             let patches = Arc::new(part.patches(settings)?);
-            let span = ImageSpan { start, rows, columns, first: 0, patches };
-            start = span.end();
-            spans.push(span);
+            spans.push(ImageSpan { start: 0, rows, columns, first: 0, patches });
         }
         Ok(spans)
+    }
+}
+
+/// Tokens around those of an image, or of its parts.
+#[derive(Default)]
+struct FrameTokens {
+    /// In front of an image that has no parts.
+    alone: Vec<TokenId>,
+    /// In front of one that has, of its first part, and of each other one.
+    parts: [Vec<TokenId>; 3],
+    /// Behind all.
+    behind: Vec<TokenId>,
+}
+
+impl FrameTokens {
+    fn new(spec: &FrameSpec, tokenizer: &Tokenizer) -> Result<FrameTokens> {
+        let FrameSpec { text, parts, open, close } = *spec;
+        // Text between tokens of images is one piece, whatever it is made of.
+        let opened = |text: &str| -> Result<Vec<TokenId>> {
+            Ok([&tokenizer.encode_part(text)?[..], &[open]].concat())
+        };
+        let between = |part: &str| -> Result<Vec<TokenId>> {
+            Ok([&[close], &opened(&format!("{text}{part}{text}"))?[..]].concat())
+        };
+        let [first, second, next] = parts;
+        Ok(FrameTokens {
+            alone: opened(text)?,
+            parts: [opened(&format!("{first}{text}"))?, between(second)?, between(next)?],
+            behind: [&[close], &tokenizer.encode_part(text)?[..]].concat(),
+        })
+    }
+
+    /// What stands in front of the n-th part, behind the one before.
+    fn in_front(&self, n: usize, several: bool) -> &[TokenId] {
+        match several {
+            true => &self.parts[n.min(2)],
+            false => &self.alone,
+        }
     }
 }
 
@@ -295,15 +332,77 @@ impl ImageSource {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use serde_json::{Map, Value};
+
     use super::*;
+    use crate::image::{Kind, Settings};
     use crate::plan::PatchRows;
+
+    /// Tokens as Gemma's processor in transformers has them.
+    #[test]
+    fn parts_of_an_image_stand_in_text_of_their_own() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let folder = fixtures.join("vision/gemma3_crops");
+        let json = |file: &str| -> Map<String, Value> {
+            serde_json::from_str(&std::fs::read_to_string(folder.join(file)).unwrap()).unwrap()
+        };
+        let tokenizer = Tokenizer::load(&folder).unwrap();
+        let spec = FrameSpec {
+            text: "\n\n",
+            parts: [
+                "Here is the original image ",
+                " and here are some crops to help you see better ",
+                " ",
+            ],
+            open: TokenId(257),
+            close: TokenId(258),
+        };
+        let settings =
+            Settings::read("file", &json("preprocessor_config.json"), Kind::Square, 4, 2).unwrap();
+        let intake = ImageIntake {
+            processor: Processor { settings },
+            placeholder: spec.open,
+            token: TokenId(259),
+            row_ends: None,
+            max_tokens: 16,
+            both_ways: true,
+            frame: FrameTokens::new(&spec, &tokenizer).unwrap(),
+            line_breaks: None,
+            limit: None,
+            fetcher: None,
+        };
+
+        let (mut alone, mut several) = (0, 0);
+        for prompt in json("expected.json")["prompts"].as_array().unwrap() {
+            let image = |name: &Value| {
+                let path = fixtures.join("images").join(name.as_str().unwrap());
+                ImageSource::File(std::fs::read(path).unwrap())
+            };
+            let images: Vec<ImageSource> =
+                prompt["images"].as_array().unwrap().iter().map(image).collect();
+            let text = tokenizer.encode_part(prompt["text"].as_str().unwrap()).unwrap();
+            let (ids, placed) = intake.place(&text, &images, 512).unwrap();
+            let ids: Vec<u32> = ids.iter().map(|id| id.0).collect();
+            assert_eq!(serde_json::json!(ids), prompt["ids"], "{}", prompt["text"]);
+            match placed.spans.len() {
+                0 => {}
+                n if n == images.len() => alone += 1,
+                _ => several += 1,
+            }
+        }
+        assert!(alone > 0 && several > 0);
+    }
 
     #[test]
     fn line_breaks_beside_images_become_one_token() {
         let patches = Arc::new(PatchRows {
             rows: 1,
             columns: 2,
+            tiles: 1,
             tokens: 2,
+            arranged: None,
             width: 3,
             bytes: vec![0; 6],
             numbers: Arc::new([[0.0; 256]; 3]),

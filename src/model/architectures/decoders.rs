@@ -192,6 +192,38 @@ const LLAVA_QWEN2: Family = Family {
     ..QWEN2
 };
 
+const LLAVA_NEXT_TOWERS: &[&Tower] = &[&towers::LLAVA_NEXT_CLIP];
+
+/// LLaVA 1.6: text and images of several sizes.
+pub(super) const LLAVA_NEXT: Family = Family {
+    architecture: "LlavaNextForConditionalGeneration",
+    variants: &[
+        ("model_type", "\"mistral\"", &LLAVA_NEXT_MISTRAL),
+        ("model_type", "\"qwen2\"", &LLAVA_NEXT_QWEN2),
+    ],
+    towers: LLAVA_NEXT_TOWERS,
+    ..LLAVA
+};
+
+const LLAVA_NEXT_MISTRAL: Family = Family {
+    architecture: "LlavaNextForConditionalGeneration",
+    towers: LLAVA_NEXT_TOWERS,
+    ..MISTRAL
+};
+
+const LLAVA_NEXT_QWEN2: Family = Family {
+    architecture: "LlavaNextForConditionalGeneration",
+    towers: LLAVA_NEXT_TOWERS,
+    ..LLAVA_QWEN2
+};
+
+/// The same over Qwen 2 with SigLIP.
+pub(super) const LLAVA_ONEVISION: Family = Family {
+    architecture: "LlavaOnevisionForConditionalGeneration",
+    towers: &[&towers::LLAVA_ONEVISION_SIGLIP],
+    ..LLAVA_QWEN2
+};
+
 const INTERNVL_TOWERS: &[&Tower] = &[&towers::INTERN_VIT];
 
 /// InternVL in the form of transformers: Qwen 2, or the text model that its config names.

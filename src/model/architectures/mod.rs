@@ -89,6 +89,8 @@ pub const FAMILIES: &[Family] = &[
     decoders::GEMMA3,
     decoders::GEMMA3_MULTIMODAL,
     decoders::LLAVA,
+    decoders::LLAVA_NEXT,
+    decoders::LLAVA_ONEVISION,
     decoders::INTERNVL,
     shapes::GEMMA4,
     shapes::DECILM,

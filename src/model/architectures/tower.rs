@@ -29,6 +29,8 @@ pub struct Tower {
     pub both_ways: bool,
     /// What stands around the tokens of an image in the model's input.
     pub frame: Option<Frame>,
+    /// Of images in one of several sizes.
+    pub any_resolution: Option<AnyResolutionKeys>,
     /// The same of `vision_config`.
     pub own_must_be: &'static [(&'static str, &'static str)],
     /// Names of its sizes.
@@ -107,6 +109,20 @@ pub struct Frame {
     pub open: &'static str,
     /// Key of the token behind.
     pub close: &'static str,
+    /// Where there are parts of the image behind it: text in front of it, between it and the first
+    /// part, and between parts.
+    pub parts: [&'static str; 3],
+}
+
+/// What it takes to cut images of one of several sizes into squares.
+#[derive(Debug)]
+pub struct AnyResolutionKeys {
+    /// The vector that ends rows, in front of which what makes tokens has its prefix's last part
+    /// less.
+    pub row_end: &'static str,
+    /// Of keys of the checkpoint as a whole that the processor goes by too, what their absence
+    /// means, in JSON.
+    pub defaults: &'static str,
 }
 
 /// Key of a tower's MLP width.

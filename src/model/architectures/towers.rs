@@ -1,8 +1,8 @@
 //! Rows of vision towers.
 
 use super::tower::{
-    DeepNames, Frame, Joined, MergerEps, MergerNames, MergerNorm, MergerProduct, MergerWidth,
-    Places, Squares, Tower, TowerEps, TowerFfn, TowerKeys, Turns,
+    AnyResolutionKeys, DeepNames, Frame, Joined, MergerEps, MergerNames, MergerNorm, MergerProduct,
+    MergerWidth, Places, Squares, Tower, TowerEps, TowerFfn, TowerKeys, Turns,
 };
 use crate::device::{Activation, NormKind};
 use crate::image::Kind;
@@ -64,6 +64,7 @@ pub(super) const QWEN2_VL: Tower = Tower {
     axes: true,
     both_ways: false,
     frame: None,
+    any_resolution: None,
     keys: QWEN2_VL_KEYS,
     norm: NormKind::Layer,
     eps: TowerEps::Fixed(1e-6),
@@ -210,6 +211,44 @@ pub(super) const LLAVA_CLIP: Tower = Tower {
     ..QWEN2_VL
 };
 
+/// CLIP under LLaVA-NeXT.
+pub(super) const LLAVA_NEXT_CLIP: Tower = Tower {
+    images: Kind::AnyResolution,
+    any_resolution: Some(AnyResolutionKeys {
+        row_end: "image_newline",
+        defaults: r#"{"image_grid_pinpoints":
+            [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]}"#,
+    }),
+    ..LLAVA_CLIP
+};
+
+/// SigLIP under LLaVA-OneVision: the last layer's output, without the norm behind it.
+pub(super) const LLAVA_ONEVISION_SIGLIP: Tower = Tower {
+    model_types: &["siglip_vision_model"],
+    images: Kind::AnyResolution,
+    any_resolution: Some(AnyResolutionKeys {
+        row_end: "image_newline",
+        defaults: r#"{"vision_aspect_ratio": "anyres_max_9", "image_grid_pinpoints": [
+            [384, 384], [384, 768], [384, 1152], [384, 1536], [384, 1920], [384, 2304],
+            [768, 384], [768, 768], [768, 1152], [768, 1536], [768, 1920], [768, 2304],
+            [1152, 384], [1152, 768], [1152, 1152], [1152, 1536], [1152, 1920], [1152, 2304],
+            [1536, 384], [1536, 768], [1536, 1152], [1536, 1536], [1536, 1920], [1536, 2304],
+            [1920, 384], [1920, 768], [1920, 1152], [1920, 1536], [1920, 1920], [1920, 2304],
+            [2304, 384], [2304, 768], [2304, 1152], [2304, 1536], [2304, 1920], [2304, 2304]]}"#,
+    }),
+    defaults: GEMMA3_SIGLIP.defaults,
+    must_be: &[
+        ("projector_hidden_act", "\"gelu\""),
+        ("multimodal_projector_bias", "true"),
+        ("vision_feature_select_strategy", "\"full\""),
+    ],
+    keys: TowerKeys { picked: Some(("vision_feature_layer", -1)), ..SIGLIP_KEYS },
+    patch_bias: true,
+    places: Places::Each { table: "embeddings.position_embedding.weight", class: None },
+    first: None,
+    ..LLAVA_CLIP
+};
+
 /// SigLIP under Gemma 3: the mean of squares of patches, a norm, and one product.
 pub(super) const GEMMA3_SIGLIP: Tower = Tower {
     model_types: &["siglip_vision_model"],
@@ -220,7 +259,16 @@ pub(super) const GEMMA3_SIGLIP: Tower = Tower {
         "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}"#,
     must_be: &[],
     both_ways: true,
-    frame: Some(Frame { text: "\n\n", open: "boi_token_index", close: "eoi_token_index" }),
+    frame: Some(Frame {
+        text: "\n\n",
+        open: "boi_token_index",
+        close: "eoi_token_index",
+        parts: [
+            "Here is the original image ",
+            " and here are some crops to help you see better ",
+            " ",
+        ],
+    }),
     keys: TowerKeys { squares: Squares::Tokens("mm_tokens_per_image"), ..SIGLIP_KEYS },
     patch_bias: true,
     places: Places::Each { table: "embeddings.position_embedding.weight", class: None },

@@ -14,7 +14,8 @@ use crate::ids::TokenId;
 use crate::image::Settings;
 use crate::json::{self, Object};
 use crate::model::architectures::{
-    DeepNames, Eps, Family, Frame, Places, Squares, Tower, TowerEps, TowerFfn, Turns,
+    AnyResolutionKeys, DeepNames, Eps, Family, Frame, Places, Squares, Tower, TowerEps, TowerFfn,
+    Turns,
 };
 use crate::{internal, invalid};
 
@@ -71,6 +72,9 @@ pub struct VisionSpec {
 pub struct FrameSpec {
     /// The text on both sides.
     pub text: &'static str,
+    /// Where parts of the image stand behind it: in front of it, in front of the first part, and
+    /// between parts, outside of `text`.
+    pub parts: [&'static str; 3],
     /// The token in front.
     pub open: TokenId,
     /// The token behind.
@@ -97,7 +101,20 @@ pub enum PlacesSpec {
 impl VisionSpec {
     /// Patches of an image at most.
     pub fn max_patches(&self) -> usize {
-        self.max_tokens * self.square()
+        match self.settings.most_tiles() {
+            1 => self.max_tokens * self.square(),
+            tiles => tiles * (self.settings.side / self.settings.patch).pow(2),
+        }
+    }
+
+    /// Vectors that the tower makes of an image at most.
+    pub fn max_vectors(&self) -> usize {
+        self.max_patches() / self.square()
+    }
+
+    /// Its rows of an image at most.
+    pub fn max_rows(&self) -> usize {
+        self.max_patches() + self.settings.most_tiles() * self.class_rows()
     }
 
     /// Patches that become a token.
@@ -110,7 +127,7 @@ impl VisionSpec {
         self.width / self.heads
     }
 
-    /// Rows of an image that are no patches.
+    /// Rows of what is encoded for itself that are no patches.
     pub fn class_rows(&self) -> usize {
         usize::from(matches!(self.places, PlacesSpec::Each { class: true, .. }))
     }
@@ -385,6 +402,10 @@ fn settings(config: &Object, own: &Object, tower: &Tower, fit: &Fit) -> Result<S
         keys.extend(over.clone());
     }
 
+    if let Some(names) = &tower.any_resolution {
+        any_resolution(config, names, &file, &mut keys)?;
+    }
+
     let settings = Settings::read(&file, &keys, tower.images, patch, merge)?;
     let tower_has = [("patch_size", patch, settings.patch), ("merge_size", merge, settings.merge)];
     let copied = ("temporal_patch_size", copies, settings.copies);
@@ -394,6 +415,28 @@ fn settings(config: &Object, own: &Object, tower: &Tower, fit: &Fit) -> Result<S
         }
     }
     Ok(settings)
+}
+
+/// Keys of the checkpoint as a whole that its processor goes by, beside those of the processor's
+/// file, which must say the same if it says something.
+fn any_resolution(
+    config: &Object,
+    names: &AnyResolutionKeys,
+    file: &str,
+    keys: &mut Map<String, Value>,
+) -> Result<()> {
+    let defaults: Map<String, Value> = serde_json::from_str(names.defaults)
+        .map_err(|e| internal!("defaults of images of several sizes: {e}"))?;
+    for (key, default) in defaults {
+        let of_config = config.given(&key);
+        let of_file = keys.get(&key).filter(|value| !value.is_null());
+        if of_config.zip(of_file).is_some_and(|(one, other)| one != other) {
+            return Err(invalid!("{file}: '{key}' is not what {} says.", config.name(&key)));
+        }
+        let value = of_file.or(of_config).cloned().unwrap_or(default);
+        keys.insert(key, value);
+    }
+    Ok(())
 }
 
 fn activation(own: &Object, tower: &Tower) -> Result<Activation> {
@@ -431,9 +474,9 @@ fn token(config: &Object, key: &str, vocab_size: usize) -> Result<TokenId> {
 }
 
 fn frame(config: &Object, tower: &Tower, vocab_size: usize) -> Result<Option<FrameSpec>> {
-    let Some(Frame { text, open, close }) = tower.frame else { return Ok(None) };
+    let Some(Frame { text, open, close, parts }) = tower.frame else { return Ok(None) };
     let token = |key: &str| token(config, key, vocab_size);
-    Ok(Some(FrameSpec { text, open: token(open)?, close: token(close)? }))
+    Ok(Some(FrameSpec { text, parts, open: token(open)?, close: token(close)? }))
 }
 
 /// Sections of frequencies that go by time, row and column: one behind the other, or every third

@@ -43,7 +43,19 @@ impl<'a, D: Device> Loader<'a, D> {
             let prefix = format!("{behind}{}.{i}.", names.mergers);
             deep.push(self.merger(&prefix, &names.names, vision)?);
         }
-        Ok(TowerWeights { patches, places, first, layers, last, merger, deep })
+        let row_end = row.any_resolution.as_ref();
+        let row_end = row_end.map(|names| self.row_end(behind, names.row_end)).transpose()?;
+        Ok(TowerWeights { patches, places, first, layers, last, row_end, merger, deep })
+    }
+
+    /// The vector that ends rows of images: beside what makes tokens, in a table.
+    fn row_end(&mut self, behind: &str, name: &str) -> Result<D::Weight> {
+        let outer = behind.trim_end_matches('.').rsplit_once('.');
+        let name = outer.map_or(name.to_string(), |(outer, _)| format!("{outer}.{name}"));
+        let width = self.spec.hidden;
+        let parts = self.table_parts(std::slice::from_ref(&name), &[1], width)?;
+        let source = parts.unwrap_or_else(|| dummy(&name, width));
+        self.whole_table(&name, 1, width, Values::plain(source))
     }
 
     /// In front of the tower's names, and of those of what is behind it.

@@ -63,6 +63,24 @@ struct CopyRows {
   u32 unused;
 };
 
+// A row that is made of others.
+struct RowBlend {
+  Corner of[4];
+  u32 to;
+  u32 unused;
+};
+static_assert(sizeof(RowBlend) == 10 * 4, "blends lie one behind the other");
+
+// out[blend.to] = shares of rows of x and, behind these, of the table's.
+struct BlendRows {
+  DEVICE(const act) x;  // [x_rows, width]
+  DEVICE(const act) table;  // [table_rows, width]
+  DEVICE(const RowBlend) blends;
+  DEVICE(act) out;  // [_, width]
+  u32 x_rows, table_rows, width;
+  u32 unused;
+};
+
 // out[r] = the mean of `count` rows of x.
 struct MeanRows {
   DEVICE(const act) x;  // [count * rows, width]

@@ -138,6 +138,26 @@ __global__ void add_row_pairs(const CopyRows a) {
     to[i] = from_f32<act>(to_f32(to[i]) + to_f32(from[i]));
 }
 
+// A block for each row. What counts 0 is not read: it may be of no patch, and no number.
+__global__ void blend_rows(const BlendRows a) {
+  begin();
+  const RowBlend blend = a.blends[blockIdx.x];
+  act* to = a.out + (u64)blend.to * a.width;
+  for (u32 i = threadIdx.x; i < a.width; i += blockDim.x) {
+    float sum = 0.f;
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+      const float share = blend.of[c].share;
+      if (share == 0.f) continue;
+      const u32 row = blend.of[c].row;
+      const act* from = a.x + (u64)row * a.width;
+      if (row >= a.x_rows) from = a.table + (u64)min(row - a.x_rows, a.table_rows - 1) * a.width;
+      sum += share * to_f32(from[i]);
+    }
+    to[i] = from_f32<act>(sum);
+  }
+}
+
 __device__ __forceinline__ float warp_max(float x) {
 #pragma unroll
   for (int d = 16; d > 0; d /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, d));

@@ -11,7 +11,15 @@ use crate::json;
 const LIMITS: &str = "limit_mm_per_prompt";
 const WHOLE: &str = "disable_chunked_mm_input";
 const PROCESSOR: &str = "mm_processor_kwargs";
-const SIZES: [&str; 3] = ["min_pixels", "max_pixels", "size"];
+const KEYS: [&str; 7] = [
+    "min_pixels",
+    "max_pixels",
+    "size",
+    "do_pan_and_scan",
+    "pan_and_scan_min_crop_size",
+    "pan_and_scan_max_num_crops",
+    "pan_and_scan_min_ratio_to_activate",
+];
 
 /// Of models that take images.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,7 +32,7 @@ pub struct MediaArgs {
     pub whole_images: bool,
     /// Hosts that images may be fetched from.
     pub domains: Vec<String>,
-    /// Over the keys of preprocessor_config.json: those of sizes.
+    /// Over the keys of preprocessor_config.json: those of sizes and of parts of images.
     pub processor: Map<String, Value>,
 }
 
@@ -81,12 +89,12 @@ fn processor(read: &mut Reader) -> Result<Map<String, Value>> {
     if let Some(Value::Object(inner)) = keys.remove("images_kwargs") {
         keys.extend(inner);
     }
-    match keys.keys().find(|key| !SIZES.contains(&key.as_str())) {
+    match keys.keys().find(|key| !KEYS.contains(&key.as_str())) {
         None => Ok(keys),
         Some(other) => Err(Error::Unsupported(format!(
             "'{PROCESSOR}.{}' is not supported; supported: {}.",
             json::cut(other),
-            SIZES.join(", ")
+            KEYS.join(", ")
         ))),
     }
 }
