@@ -17,7 +17,11 @@ fn bytes(name: &str) -> Vec<u8> {
 }
 
 fn expected(part: &str) -> Value {
-    let all: Value = serde_json::from_slice(&bytes("expected.json")).expect("JSON");
+    of_file("expected.json", part)
+}
+
+fn of_file(name: &str, part: &str) -> Value {
+    let all: Value = serde_json::from_slice(&bytes(name)).expect("JSON");
     all[part].clone()
 }
 
@@ -52,7 +56,8 @@ fn files_are_read_as_pillow_reads_them() {
 #[test]
 fn pictures_are_resized_to_the_bit() {
     let mut wrong = Vec::new();
-    for case in expected("resized").as_array().expect("a list") {
+    let cases = [expected("resized"), of_file("tiled.json", "resized")];
+    for case in cases.iter().flat_map(|cases| cases.as_array().expect("a list")) {
         let picture = image::decode(&bytes(case["file"].as_str().expect("a file"))).expect("rgb");
         let (height, width) = (number(&case["size"][0]), number(&case["size"][1]));
         let filter = match case["filter"].as_str() {
@@ -118,6 +123,38 @@ fn pictures_are_processed_to_the_bit() {
         let digest = sha256(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
         if !same || digest != case["sha256"] {
             wrong.push(format!("{grid} {shape} of {case}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// All squares of a picture, one behind the other, and how many there are side by side.
+#[test]
+fn pictures_are_cut_into_squares_to_the_bit() {
+    let mut wrong = Vec::new();
+    for row in of_file("tiled.json", "tiled").as_array().expect("a list") {
+        let kind = match row["kind"].as_str() {
+            Some("OwnTiles") => Kind::OwnTiles,
+            Some("Squares") => Kind::Squares,
+            _ => Kind::Tiles,
+        };
+        let keys = row["settings"].as_object().expect("settings");
+        let settings = Settings::read("case", keys, kind, 14, 1).expect("settings");
+        let processor = Processor { settings };
+
+        for case in row["cases"].as_array().expect("a list") {
+            let file = bytes(case["file"].as_str().expect("a file"));
+            let picture = image::decode(&file).expect("rgb");
+            let (rows, columns) = processor.squares(picture.height(), picture.width());
+            let parts = processor.parts(&picture).expect("parts");
+            let all = values(&processor, &parts);
+            let digest = sha256(&all.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
+            let grid = &case["grid"];
+            let same = grid.is_null() || *grid == serde_json::json!([columns, rows]);
+            if !same || parts.len() != number(&case["parts"]) || digest != case["sha256"] {
+                let name = &row["name"];
+                wrong.push(format!("{name}: {rows} x {columns}, {} parts of {case}", parts.len()));
+            }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");

@@ -15,6 +15,7 @@
 //! | `normalise` | bytes of colour to numbers |
 //! | `any_resolution` | the squares of LLaVA-NeXT's pictures, and what becomes of their vectors |
 //! | `process` | a picture to what the tower of a family takes, and how many tokens it becomes |
+//! | `tiles` | a picture as squares of one size |
 //! | `patches` | the order of Qwen's patches |
 
 mod any_resolution;
@@ -33,6 +34,7 @@ mod resize;
 mod rgb;
 mod settings;
 mod tiff;
+mod tiles;
 mod webp;
 
 pub use any_resolution::AnyResolution;

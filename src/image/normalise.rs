@@ -1,5 +1,6 @@
 //! Bytes of colour to numbers: rescaled and brought to mean 0 and deviation 1 in one step of single
-//! precision, as processors fuse them: (x - mean / factor) / (std / factor).
+//! precision, as processors fuse them: (x - mean / factor) / (std / factor). InternVL's own does it
+//! in two.
 
 use std::sync::Arc;
 
@@ -15,6 +16,14 @@ impl Normalise {
     pub fn new(mean: [f32; 3], std: [f32; 3], factor: f64) -> Normalise {
         let scale = (1.0 / factor) as f32;
         let number = |c: usize, x: usize| (x as f32 - mean[c] * scale) / (std[c] * scale);
+        let table = std::array::from_fn(|c| std::array::from_fn(|x| number(c, x)));
+        Normalise { table: Arc::new(table) }
+    }
+
+    /// As torchvision does it to a picture of Pillow's: bytes over 255 first, then mean and
+    /// deviation, each rounded.
+    pub fn in_two_steps(mean: [f32; 3], std: [f32; 3]) -> Normalise {
+        let number = |c: usize, x: usize| (x as f32 / 255.0 - mean[c]) / std[c];
         let table = std::array::from_fn(|c| std::array::from_fn(|x| number(c, x)));
         Normalise { table: Arc::new(table) }
     }

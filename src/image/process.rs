@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::any_resolution::Squares;
-use super::resize::{resize, Rounding};
+use super::resize::resize;
 use super::rgb::Rgb;
 use super::settings::{Kind, Settings};
 use crate::error::Result;
@@ -44,7 +44,7 @@ impl Processor {
     pub fn process(&self, image: &Rgb) -> Result<Processed> {
         let settings = &self.settings;
         let (height, width) = self.size(image.height(), image.width())?;
-        let resized = resize(image, width, height, settings.filter, Rounding::Torch)?;
+        let resized = resize(image, width, height, settings.filter, settings.rounding)?;
         let image = match settings.kind {
             Kind::CentreCrop => centre(&resized, settings.side)?,
             _ => resized,
@@ -71,48 +71,12 @@ impl Processor {
                 arranged: Some(arranged.into()),
             }]);
         }
-        if kind != Kind::Tiles {
-            let crops = self.settings.crops.map_or(Ok(Vec::new()), |crops| crops.cut(image))?;
-            let all = std::iter::once(image).chain(&crops);
-            return all.map(|part| self.process(part)).collect();
+        if kind.is_tiled() {
+            return self.tiles(image);
         }
-
-        let (rows, columns) = self.grid(image.height(), image.width());
-        let resized = resize(image, columns * side, rows * side, filter, Rounding::Torch)?;
-        let patches = side / patch;
-        let whole =
-            |image| Processed { image, rows: patches, columns: patches, tiles: 1, arranged: None };
-        let mut parts = Vec::new();
-        for row in 0..rows {
-            for column in 0..columns {
-                parts.push(whole(resized.part([row * side, column * side], [side, side])?));
-            }
-        }
-        if parts.len() > 1 {
-            parts.push(whole(resize(image, side, side, filter, Rounding::Torch)?));
-        }
-        Ok(parts)
-    }
-
-    /// Rows and columns of squares: of all grids the one whose shape is nearest, of equal ones the
-    /// smallest, or a larger one of which the picture would fill more than half.
-    fn grid(&self, height: usize, width: usize) -> (usize, usize) {
-        let Settings { side, tiles: (least, most), .. } = self.settings;
-        let aspect = width as f64 / height as f64;
-        let all = (1..=most).flat_map(|columns| (1..=most).map(move |rows| (rows, columns)));
-        let mut grids: Vec<(usize, usize)> =
-            all.filter(|(rows, columns)| (least..=most).contains(&(rows * columns))).collect();
-        grids.sort_by_key(|(rows, columns)| rows * columns);
-
-        let (mut best, mut least_off) = ((1, 1), f64::INFINITY);
-        for (rows, columns) in grids {
-            let off = (aspect - columns as f64 / rows as f64).abs();
-            let half = 0.5 * (side * side * rows * columns) as f64;
-            if off < least_off || (off == least_off && (width * height) as f64 > half) {
-                (best, least_off) = ((rows, columns), off);
-            }
-        }
-        best
+        let crops = self.settings.crops.map_or(Ok(Vec::new()), |crops| crops.cut(image))?;
+        let all = std::iter::once(image).chain(&crops);
+        all.map(|part| self.process(part)).collect()
     }
 
     /// Height and width of the resized picture.
@@ -123,7 +87,9 @@ impl Processor {
         let settings = &self.settings;
         match settings.kind {
             Kind::Qwen => self.qwen(height, width),
-            Kind::Square | Kind::Tiles | Kind::AnyResolution => Ok((settings.side, settings.side)),
+            Kind::Square | Kind::Tiles | Kind::OwnTiles | Kind::Squares | Kind::AnyResolution => {
+                Ok((settings.side, settings.side))
+            }
             Kind::CentreCrop => Ok(self.shortest_edge(height, width)),
             Kind::Pixtral => Ok(self.pixtral(height, width)),
         }

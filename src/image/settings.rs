@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::any_resolution::AnyResolution;
 use super::crops::Crops;
 use super::normalise::Normalise;
-use super::resize::Filter;
+use super::resize::{Filter, Rounding};
 use crate::error::Result;
 use crate::invalid;
 use crate::json::Object;
@@ -23,6 +23,9 @@ const SIZES_MAX: usize = 256;
 pub(super) const SIZES: &str = "image_grid_pinpoints";
 /// Key of how many vectors are kept of an image.
 pub(super) const KEPT: &str = "vision_aspect_ratio";
+/// No picture's edge is longer before it is cut into squares, whatever the file says, as in
+/// transformers.
+pub(super) const LONGEST_EDGE_MAX: usize = 4096;
 /// Keys that switch a step off, which no checkpoint that is served does.
 const STEPS: [&str; 4] = ["do_resize", "do_rescale", "do_normalize", "do_convert_rgb"];
 
@@ -41,8 +44,20 @@ pub enum Kind {
     /// LLaVA-NeXT, LLaVA-OneVision: the whole picture as a square, and squares that it is cut into
     /// in one of some sizes.
     AnyResolution,
+    /// InternVL in its own format: the same by Pillow.
+    OwnTiles,
+    /// Idefics3, SmolVLM: the longest edge to one length, both sides up to whole squares, which
+    /// follow each other row by row, and behind several of them the whole as one.
+    Squares,
     /// Pixtral, Mistral 3: the picture's own shape, made smaller if its longest edge is longer.
     Pixtral,
+}
+
+impl Kind {
+    /// The picture becomes squares of one size.
+    pub fn is_tiled(self) -> bool {
+        matches!(self, Kind::Tiles | Kind::OwnTiles | Kind::Squares)
+    }
 }
 
 /// Judged.
@@ -52,6 +67,8 @@ pub struct Settings {
     pub kind: Kind,
     /// How it is resized.
     pub filter: Filter,
+    /// By whose bits.
+    pub rounding: Rounding,
     /// Bytes to numbers.
     pub normalise: Normalise,
     /// Pixels of a patch's side.
@@ -70,6 +87,10 @@ pub struct Settings {
     pub crops: Option<Crops>,
     /// Sizes in squares.
     pub any_resolution: Option<AnyResolution>,
+    /// The whole picture follows its squares.
+    pub whole: bool,
+    /// What the longest edge becomes before a picture is cut into squares.
+    pub longest: usize,
 }
 
 impl Settings {
@@ -78,7 +99,12 @@ impl Settings {
         let unit = self.patch * self.merge;
         match self.kind {
             Kind::Qwen => self.area.1 / (unit * unit),
-            Kind::Square | Kind::CentreCrop | Kind::Tiles | Kind::AnyResolution => {
+            Kind::Square
+            | Kind::CentreCrop
+            | Kind::Tiles
+            | Kind::OwnTiles
+            | Kind::Squares
+            | Kind::AnyResolution => {
                 let row = self.side / unit;
                 let all = self.any_resolution.as_ref();
                 all.map_or(row * row, |sizes| sizes.most_tokens(self.side, row))
@@ -90,6 +116,15 @@ impl Settings {
     /// Squares of an image that go through the tower together at most; 1: an image is one.
     pub fn most_tiles(&self) -> usize {
         self.any_resolution.as_ref().map_or(1, |sizes| sizes.most_tiles(self.side))
+    }
+
+    /// Squares side by side that Idefics3's processor cuts a picture into at most.
+    pub fn most_a_side(&self) -> usize {
+        if self.tiles.1 > 1 {
+            most_a_side(self.longest, self.side)
+        } else {
+            1
+        }
     }
 
     /// From the file's object; `patch` and `merge` are the tower's, where the file has none.
@@ -128,16 +163,24 @@ impl Settings {
             Kind::AnyResolution => Some(any_resolution(&config, side)?),
             _ => None,
         };
+        let (tiles, longest) = match kind {
+            Kind::Tiles | Kind::OwnTiles => (tiles(&config, kind)?, 0),
+            Kind::Squares => squares(&config, side)?,
+            _ => ((1, 1), 0),
+        };
         Ok(Settings {
             kind,
             filter: filter(&config, kind)?,
+            rounding: if kind == Kind::OwnTiles { Rounding::Pillow } else { Rounding::Torch },
             normalise: normalise(&config, kind)?,
             patch,
             merge,
             copies: if kind == Kind::Qwen { copies } else { 1 },
             area,
             side,
-            tiles: if kind == Kind::Tiles { tiles(&config)? } else { (1, 1) },
+            tiles,
+            whole: kind != Kind::OwnTiles || config.flag("use_thumbnail")?.unwrap_or(false),
+            longest,
             crops: if kind == Kind::Square { crops(&config)? } else { None },
             any_resolution,
         })
@@ -145,13 +188,47 @@ impl Settings {
 }
 
 /// Squares of a grid at least and at most.
-fn tiles(config: &Object) -> Result<(usize, usize)> {
-    let least = config.count("min_patches", TILES_MAX)?.unwrap_or(1);
-    let most = config.count("max_patches", TILES_MAX)?.unwrap_or(12);
+fn tiles(config: &Object, kind: Kind) -> Result<(usize, usize)> {
+    let ([least_key, most_key], default) = match kind {
+        Kind::OwnTiles => (["min_dynamic_patch", "max_dynamic_patch"], 6),
+        _ => (["min_patches", "max_patches"], 12),
+    };
+    let least = config.count(least_key, TILES_MAX)?.unwrap_or(1);
+    let most = config.count(most_key, TILES_MAX)?.unwrap_or(default);
     if least > most {
-        return Err(config.wrong("min_patches", &format!("at most {most}, as 'max_patches' is")));
+        return Err(config.wrong(least_key, &format!("at most {most}, as '{most_key}' is")));
     }
-    Ok((least, most))
+    let dynamic = config.flag("dynamic_image_size")?.unwrap_or(false);
+    Ok(if kind == Kind::OwnTiles && !dynamic { (1, 1) } else { (least, most) })
+}
+
+fn most_a_side(longest: usize, side: usize) -> usize {
+    // An odd edge is made even.
+    (longest.min(LONGEST_EDGE_MAX) + 1).div_ceil(side)
+}
+
+/// Squares of Idefics3's at least and at most, and what the longest edge becomes.
+fn squares(config: &Object, side: usize) -> Result<((usize, usize), usize)> {
+    let size = config.object("size")?;
+    let longest = match &size {
+        Some(size) => size.count("longest_edge", SIDE_MAX)?,
+        None => None,
+    };
+    let longest = longest.unwrap_or(4 * 364);
+    let a_side = most_a_side(longest, side);
+    if a_side * a_side > TILES_MAX {
+        return Err(invalid!(
+            "{} makes an edge {longest} pixels long, which is {a_side} squares of {side} pixels: \
+             at most {TILES_MAX} squares are served.",
+            config.name("size")
+        ));
+    }
+    // Off: the picture becomes one square, whatever its shape.
+    let most = match config.flag("do_image_splitting")? {
+        Some(false) => 1,
+        _ => TILES_MAX,
+    };
+    Ok(((1, most), longest))
 }
 
 /// Parts of a picture, if there are some.
@@ -227,18 +304,28 @@ fn sizes(config: &Object, kind: Kind) -> Result<((usize, usize), usize)> {
         return Ok(((least, most), 0));
     }
 
+    if kind == Kind::Squares {
+        let square = config.object("max_image_size")?;
+        let side = match &square {
+            Some(square) => square.count("longest_edge", SIDE_MAX)?,
+            None => None,
+        };
+        return Ok(((1, AREA_MAX), side.unwrap_or(364)));
+    }
+
     let (key, default) = match kind {
         Kind::Pixtral => ("longest_edge", 1024),
         Kind::CentreCrop => ("shortest_edge", 224),
         Kind::Tiles => ("height", 384),
-        Kind::Square | Kind::Qwen => ("height", 224),
+        Kind::OwnTiles => ("height", 448),
         Kind::AnyResolution if of_size("shortest_edge", SIDE_MAX)?.is_some() => {
             ("shortest_edge", 0)
         }
         Kind::AnyResolution => ("height", 384),
+        Kind::Square | Kind::Squares | Kind::Qwen => ("height", 224),
     };
     let side = of_size(key, SIDE_MAX)?.unwrap_or(default);
-    let square = matches!(kind, Kind::Square | Kind::Tiles | Kind::AnyResolution);
+    let square = matches!(kind, Kind::Square | Kind::Tiles | Kind::OwnTiles | Kind::AnyResolution);
     if square && of_size("width", SIDE_MAX)?.is_some_and(|width| width != side) {
         return Err(invalid!("{} is not a square, which is not served.", config.name("size")));
     }
@@ -262,7 +349,11 @@ fn sizes(config: &Object, kind: Kind) -> Result<((usize, usize), usize)> {
 
 /// By Pillow's numbers.
 fn filter(config: &Object, kind: Kind) -> Result<Filter> {
-    let default = if kind == Kind::Square { 2 } else { 3 };
+    let default = match kind {
+        Kind::Squares => 1,
+        Kind::Square => 2,
+        _ => 3,
+    };
     match config.integer("resample", 0, 5)?.unwrap_or(default) {
         1 => Ok(Filter::Lanczos),
         2 => Ok(Filter::Bilinear),
@@ -274,16 +365,23 @@ fn filter(config: &Object, kind: Kind) -> Result<Filter> {
 fn normalise(config: &Object, kind: Kind) -> Result<Normalise> {
     const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
     const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
+    const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+    const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
     let (mean, std) = match kind {
-        Kind::Square => ([0.5; 3], [0.5; 3]),
+        Kind::Square | Kind::Squares => ([0.5; 3], [0.5; 3]),
+        Kind::OwnTiles => (IMAGENET_MEAN, IMAGENET_STD),
         _ => (CLIP_MEAN, CLIP_STD),
     };
     let three = |key: &str, default: [f64; 3]| -> Result<[f32; 3]> {
         let given = config.positives(key, 3)?;
         Ok(std::array::from_fn(|c| given.as_ref().map_or(default[c], |list| list[c]) as f32))
     };
+    let (mean, std) = (three("image_mean", mean)?, three("image_std", std)?);
+    if kind == Kind::OwnTiles {
+        return Ok(Normalise::in_two_steps(mean, std));
+    }
     let factor = config.positive("rescale_factor")?.unwrap_or(1.0 / 255.0);
-    Ok(Normalise::new(three("image_mean", mean)?, three("image_std", std)?, factor))
+    Ok(Normalise::new(mean, std, factor))
 }
 
 #[cfg(test)]

@@ -451,7 +451,7 @@ impl<T> TowerBuffers<T> {
         whole: bool,
         (normed, next): (bool, Option<&Norm<D::Weight>>),
     ) -> Result<()> {
-        let TowerLayer { norms, qkv, out, mlp } = layer;
+        let TowerLayer { norms, qkv, qk_norms, out, mlp } = layer;
         let span = if whole { Span::Image } else { Span::Window };
         if !normed {
             dev.norm(&norms[0], &self.residual, &mut self.normed)?;
@@ -459,6 +459,9 @@ impl<T> TowerBuffers<T> {
         let bias = qkv.bias.as_ref();
         if spec.tower.turns == Turns::None {
             dev.linear(&qkv.weight, bias, &self.normed, &mut self.qkv)?;
+            if let Some([q, k]) = qk_norms {
+                dev.norm_heads(attn, q, k, &mut self.qkv)?;
+            }
         } else {
             dev.linear(&qkv.weight, None, &self.normed, &mut self.qkv)?;
             dev.turn_rows(attn, bias, &mut self.qkv)?;

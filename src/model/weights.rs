@@ -99,6 +99,8 @@ pub struct TowerLayer<W> {
     pub norms: [Norm<W>; 2],
     /// q, k and v.
     pub qkv: Linear<W>,
+    /// Of q and of k, where heads are not turned: their biases are in the product then.
+    pub qk_norms: Option<[Norm<W>; 2]>,
     /// Attention's output product.
     pub out: Linear<W>,
     /// The MLP.

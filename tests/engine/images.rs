@@ -105,18 +105,10 @@ fn prompts_with_images_are_answered_as_by_transformers() {
 /// fed in one step.
 #[test]
 fn other_families_are_answered_as_by_transformers() {
-    let rows = [
-        "llava",
-        "gemma3",
-        "internvl",
-        "mistral3",
-        "pixtral",
-        "qwen3_vl_moe",
-        "llava_next",
-        "llava_onevision",
-        "gemma3_crops",
-    ];
-    for row in rows {
+    let rows = ["llava", "gemma3", "internvl", "mistral3", "pixtral", "qwen3_vl_moe"];
+    let tiled = ["llava_next", "llava_onevision", "gemma3_crops"];
+    let squares = ["internvl_own", "internvl_6b", "smolvlm"];
+    for row in rows.into_iter().chain(tiled).chain(squares) {
         let sizes = json!({"max_num_batched_tokens": 40, "max_num_seqs": 8, "max_model_len": 384});
         let served = served_row(row, sizes);
         for _ in 0..2 {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use triton_vllm::image::{self, Processor};
+use triton_vllm::model::config::ImageTokens;
 use triton_vllm::model::ModelSpec;
 use triton_vllm::plan::{ImageSpan, PromptImages};
 
-pub const ROWS: [&str; 14] = [
+pub const ROWS: [&str; 17] = [
     "qwen2_5_vl",
     "qwen2_vl",
     "qwen3_vl",
@@ -23,6 +24,9 @@ pub const ROWS: [&str; 14] = [
     "llava_next",
     "llava_onevision",
     "gemma3_crops",
+    "internvl_own",
+    "internvl_6b",
+    "smolvlm",
 ];
 
 /// Beside the models.
@@ -43,19 +47,32 @@ fn numbers(list: &Value) -> Vec<u32> {
     list.as_array().into_iter().flatten().map(|x| x.as_u64().unwrap() as u32).collect()
 }
 
+/// A token of the row's tokenizer.
+fn token_of(row: &str, name: &str) -> u32 {
+    let path = fixtures().join("vision").join(row).join("tokenizer.json");
+    let json: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let added = json["added_tokens"].as_array().unwrap();
+    let token = added.iter().find(|token| token["content"] == name).unwrap();
+    token["id"].as_u64().unwrap() as u32
+}
+
 /// Files to the first placeholders, in order.
-fn images(spec: &ModelSpec, ids: &[u32], files: &Value) -> Option<Arc<PromptImages>> {
+fn images(row: &str, spec: &ModelSpec, ids: &[u32], files: &Value) -> Option<Arc<PromptImages>> {
     let vision = spec.vision.as_ref().expect("a tower");
     let settings = &vision.settings;
     let processor = Processor { settings: settings.clone() };
+    let token = match vision.tokens {
+        ImageTokens::Ids { part, .. } => part.0,
+        ImageTokens::Written(written) => token_of(row, written.part),
+    };
     let mut spans: Vec<ImageSpan> = Vec::new();
     let mut from = 0;
     for file in files.as_array().unwrap() {
         let path = fixtures().join("images").join(file.as_str().unwrap());
         let picture = image::decode(&std::fs::read(path).unwrap()).unwrap();
         for part in processor.parts(&picture).unwrap() {
-            // Text may stand between parts.
-            from += ids[from..].iter().position(|&t| t == vision.token.0).unwrap();
+            // Text may stand in front of each.
+            from += ids[from..].iter().position(|&id| id == token).unwrap();
             let (rows, columns) = part.token_rows(settings);
             let patches = Arc::new(part.patches(settings).unwrap());
             let span = ImageSpan { start: from, rows, columns, first: 0, patches };
@@ -85,7 +102,7 @@ pub fn cases(row: &str, spec: &ModelSpec) -> Vec<Case> {
         let ids = numbers(&p["ids"]);
         let logits = p["logits"].as_array().unwrap().iter();
         Case {
-            images: images(spec, &ids, &p["images"]),
+            images: images(row, spec, &ids, &p["images"]),
             ids,
             logits: logits.map(|x| x.as_f64().unwrap() as f32).collect(),
             greedy: numbers(&p["greedy"]),

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
+use super::image_texts::{with_parts, SquareTexts, WrittenPrompt};
 use super::types::ImageSource;
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::image::{self, Fetcher, Processor};
 use crate::invalid;
-use crate::model::config::{FrameSpec, VisionSpec};
+use crate::model::architectures::Written;
+use crate::model::config::{FrameSpec, ImageTokens, VisionSpec};
 use crate::plan::{ImageSpan, PromptImages};
 use crate::text::{check_prompt_tokens, Tokenizer};
 
@@ -28,6 +30,10 @@ pub(crate) struct ImageIntake {
     placeholder: TokenId,
     /// Stands for each vector of an image.
     token: TokenId,
+    /// A text that stands for an image in place of a token.
+    written: Option<Written>,
+    /// Between the squares that an image is cut into.
+    square_texts: Option<SquareTexts>,
     /// Behind each row of an image's tokens but the last one, and behind that.
     row_ends: Option<[TokenId; 2]>,
     /// Tokens of an image at most.
@@ -61,11 +67,25 @@ impl ImageIntake {
             line_breaks = breaks(tokenizer)?;
         }
         let row_ends = vision.tower.row_ends;
+        let (placeholder, token, written) = match vision.tokens {
+            ImageTokens::Ids { placeholder, part } => (placeholder, part, None),
+            ImageTokens::Written(written) => {
+                let part = named(written.part, "stands for images", tokenizer)?;
+                (part, part, Some(written))
+            }
+        };
+        let square_texts = vision
+            .tower
+            .marks
+            .as_ref()
+            .map(|marks| SquareTexts::new(marks, vision.settings.most_a_side(), tokenizer));
 
         Ok(ImageIntake {
             processor: Processor { settings: vision.settings.clone() },
-            placeholder: vision.placeholder,
-            token: vision.token,
+            placeholder,
+            token,
+            written,
+            square_texts: square_texts.transpose()?,
             row_ends: row_ends.map(|names| row_ends_of(names, tokenizer)).transpose()?,
             max_tokens: vision.max_tokens,
             both_ways: vision.tower.both_ways,
@@ -112,7 +132,14 @@ impl ImageIntake {
         Ok(())
     }
 
+    /// The prompt with names of tokens in the place of texts that stand for images, if the model
+    /// has such.
+    pub fn written(&self, prompt: &str, images: usize) -> Option<WrittenPrompt> {
+        self.written.as_ref().map(|written| with_parts(prompt, written, images))
+    }
+
     /// The prompt with as many placeholders for each image as it has tokens, and the images.
+    /// `places`: which of the placeholders stand for images; None: the first ones.
     ///
     /// # Errors
     /// InvalidArgument: too many images, one that cannot be read or processed, fewer placeholders
@@ -120,18 +147,14 @@ impl ImageIntake {
     pub fn place(
         &self,
         tokens: &[TokenId],
+        places: Option<&[usize]>,
         images: &[ImageSource],
         max_model_len: u32,
     ) -> Result<(Vec<TokenId>, PromptImages)> {
         self.check_count(images.len())?;
-        let places = tokens.iter().filter(|&&token| token == self.placeholder).count();
-        if places < images.len() {
-            return Err(invalid!(
-                "Failed to apply prompt replacement for mm_items['image'][{places}]. The prompt \
-                 has {places} placeholders (token {}) for {} images.",
-                self.placeholder,
-                images.len()
-            ));
+        let of_images = self.places(tokens, places);
+        if of_images.len() < images.len() {
+            return Err(self.too_few_places(of_images.len(), images.len()));
         }
 
         let count = images.len();
@@ -139,23 +162,17 @@ impl ImageIntake {
         let mut prompt = Vec::with_capacity(tokens.len());
         let mut spans: Vec<ImageSpan> = Vec::new();
         for (at, &token) in tokens.iter().enumerate() {
-            let next = if token == self.placeholder { images.next() } else { None };
+            let is_image = of_images.binary_search(&at).is_ok();
+            let next = if is_image { images.next() } else { None };
             let Some((n, source)) = next else {
                 prompt.push(token);
                 continue;
             };
 
-            let parts = self.spans(source).map_err(|error| match count {
+            self.put_image(source, &mut prompt, &mut spans).map_err(|error| match count {
                 1 => error,
                 _ => error.context(&format!("image {}: ", n + 1)),
             })?;
-            let several = parts.len() > 1;
-            for (n, span) in parts.into_iter().enumerate() {
-                prompt.extend(self.frame.in_front(n, several));
-                let start = prompt.len();
-                self.put(ImageSpan { start, ..span }, &mut prompt, &mut spans);
-            }
-            prompt.extend(&self.frame.behind);
             // Before the next one takes memory.
             check_prompt_tokens(prompt.len() + tokens.len() - at - 1, max_model_len)?;
         }
@@ -164,6 +181,51 @@ impl ImageIntake {
             None => (prompt, spans),
         };
         Ok((prompt, PromptImages { spans, both_ways: self.both_ways }))
+    }
+
+    /// Where tokens stand for images, in rising order: all placeholders, or those of `places`.
+    fn places(&self, tokens: &[TokenId], places: Option<&[usize]>) -> Vec<usize> {
+        let all = tokens.iter().enumerate().filter(|(_, &token)| token == self.placeholder);
+        let all = all.map(|(at, _)| at);
+        match places {
+            None => all.collect(),
+            Some(places) => {
+                let is_image = |(nth, _): &(usize, usize)| places.binary_search(nth).is_ok();
+                all.enumerate().filter(is_image).map(|(_, at)| at).collect()
+            }
+        }
+    }
+
+    fn too_few_places(&self, places: usize, images: usize) -> Error {
+        let placeholder = match self.written {
+            Some(written) => format!("'{}'", written.text),
+            None => format!("token {}", self.placeholder),
+        };
+        invalid!(
+            "Failed to apply prompt replacement for mm_items['image'][{places}]. The prompt has \
+             {places} placeholders ({placeholder}) for {images} images."
+        )
+    }
+
+    /// An image at the end of the prompt, with what stands between its parts.
+    fn put_image(
+        &self,
+        source: &ImageSource,
+        prompt: &mut Vec<TokenId>,
+        spans: &mut Vec<ImageSpan>,
+    ) -> Result<()> {
+        let (squares, parts) = self.parts(source)?;
+        let several = parts.len() > 1;
+        for (n, part) in parts.into_iter().enumerate() {
+            prompt.extend(self.frame.in_front(n, several));
+            if let Some(texts) = &self.square_texts {
+                prompt.extend(texts.ahead_of(n, squares)?);
+            }
+            self.put(ImageSpan { start: prompt.len(), ..part }, prompt, spans);
+        }
+        prompt.extend(self.square_texts.iter().flat_map(SquareTexts::end));
+        prompt.extend(&self.frame.behind);
+        Ok(())
     }
 
     /// The tokens of an image, in a row or row by row.
@@ -193,8 +255,9 @@ impl ImageIntake {
         Err(invalid!("At most {most} image(s) may be provided in one prompt.{remedy}"))
     }
 
-    /// An image, or its parts, each as if it began the prompt.
-    fn spans(&self, source: &ImageSource) -> Result<Vec<ImageSpan>> {
+    /// The parts of an image, which have no place yet, and into how many rows and columns of
+    /// squares it is cut.
+    fn parts(&self, source: &ImageSource) -> Result<((usize, usize), Vec<ImageSpan>)> {
         let picture = match source {
             ImageSource::File(bytes) => image::decode(bytes)?,
             ImageSource::Text(text) if image::is_url(text) => {
@@ -206,6 +269,7 @@ impl ImageIntake {
             }
             ImageSource::Text(text) => image::decode(&image::decode_text(text)?)?,
         };
+        let squares = self.processor.squares(picture.height(), picture.width());
         let parts = self.processor.parts(&picture)?;
         drop(picture);
 
@@ -225,7 +289,7 @@ impl ImageIntake {
             let patches = Arc::new(part.patches(settings)?);
             spans.push(ImageSpan { start: 0, rows, columns, first: 0, patches });
         }
-        Ok(spans)
+        Ok((squares, spans))
     }
 }
 
@@ -309,15 +373,18 @@ fn joined_breaks(
 
 /// The tokens that end rows of images, and images.
 fn row_ends_of(names: [&str; 2], tokenizer: &Tokenizer) -> Result<[TokenId; 2]> {
-    let token = |name: &str| {
-        tokenizer.token(name).ok_or_else(|| {
-            invalid!(
-                "The tokenizer has no token '{name}', which ends rows of images: take the \
-                 checkpoint's own tokenizer, or set language_model_only to serve text."
-            )
-        })
-    };
+    let token = |name: &str| named(name, "ends rows of images", tokenizer);
     Ok([token(names[0])?, token(names[1])?])
+}
+
+/// A token of the tokenizer, which has a meaning in images.
+fn named(name: &str, meaning: &str, tokenizer: &Tokenizer) -> Result<TokenId> {
+    tokenizer.token(name).ok_or_else(|| {
+        invalid!(
+            "The tokenizer has no token '{name}', which {meaning}: take the checkpoint's own \
+             tokenizer, or set language_model_only to serve text."
+        )
+    })
 }
 
 impl ImageSource {
@@ -365,6 +432,8 @@ mod tests {
             processor: Processor { settings },
             placeholder: spec.open,
             token: TokenId(259),
+            written: None,
+            square_texts: None,
             row_ends: None,
             max_tokens: 16,
             both_ways: true,
@@ -383,7 +452,7 @@ mod tests {
             let images: Vec<ImageSource> =
                 prompt["images"].as_array().unwrap().iter().map(image).collect();
             let text = tokenizer.encode_part(prompt["text"].as_str().unwrap()).unwrap();
-            let (ids, placed) = intake.place(&text, &images, 512).unwrap();
+            let (ids, placed) = intake.place(&text, None, &images, 512).unwrap();
             let ids: Vec<u32> = ids.iter().map(|id| id.0).collect();
             assert_eq!(serde_json::json!(ids), prompt["ids"], "{}", prompt["text"]);
             match placed.spans.len() {

@@ -111,10 +111,7 @@ impl Intake {
 
         // Tokens, all of which the model must have.
         self.check_length(&prompt)?;
-        let tokens = self.tokenizer.encode(&prompt)?;
-        check_prompt_tokens(tokens.len(), self.max_model_len)?;
-        check_vocabulary(&tokens, self.vocab_size)?;
-        let (tokens, images) = self.place_images(tokens, &images)?;
+        let (tokens, images) = self.prompt_tokens(&prompt, &images)?;
         let ids = self.new_ids(params.n);
         let mut bad_words = self.tokenizer.bad_words(&params.bad_words)?;
         // What has a token that cannot be sampled never occurs.
@@ -150,19 +147,27 @@ impl Intake {
         })
     }
 
-    /// The prompt with the tokens of its images, and these.
-    fn place_images(
+    /// The prompt's tokens with those of its images, and these.
+    fn prompt_tokens(
         &self,
-        tokens: Vec<TokenId>,
+        prompt: &str,
         images: &[ImageSource],
     ) -> Result<(Vec<TokenId>, Option<Arc<PromptImages>>)> {
+        let intake = self.images.as_ref().filter(|_| !images.is_empty());
+        let written = intake.and_then(|intake| intake.written(prompt, images.len()));
+        let text = written.as_ref().map_or(prompt, |written| &written.text);
+        let tokens = self.tokenizer.encode(text)?;
+        check_prompt_tokens(tokens.len(), self.max_model_len)?;
+        check_vocabulary(&tokens, self.vocab_size)?;
         if images.is_empty() {
             return Ok((tokens, None));
         }
-        let Some(intake) = &self.images else {
+
+        let Some(intake) = intake else {
             return Err(invalid!("Multi-modal processor not available for text-only models"));
         };
-        let (tokens, images) = intake.place(&tokens, images, self.max_model_len)?;
+        let places = written.as_ref().map(|written| &written.places[..]);
+        let (tokens, images) = intake.place(&tokens, places, images, self.max_model_len)?;
         Ok((tokens, Some(Arc::new(images))))
     }
 

@@ -10,6 +10,7 @@
 //! | `queued_prompts` | counts the prompt tokens that wait for a first token |
 //! | `intake` | text to tokens, limits, refusals, on the caller's thread |
 //! | `images` | images, from a client's texts to what a plan carries |
+//! | `image_texts` | texts that stand for images in prompts, and those within one |
 //! | `prepare_threads` | the threads that do so for long prompts and for grammars |
 //! | `embedding` | from a pooled vector to the answer of a request that embeds or classifies |
 //! | `accepted` | a request as the engine thread takes it, with the rules that end it |
@@ -17,6 +18,7 @@
 mod accepted;
 mod client;
 mod embedding;
+mod image_texts;
 mod images;
 mod intake;
 mod observer;

@@ -17,6 +17,8 @@
 //! | `heads` | heads that draft from a model's hidden states |
 //! | `next_tokens` | layers that predict further tokens |
 //! | `towers` | vision towers of some of these |
+//! | `tiled_towers` | those whose images are squares with texts around them |
+//! | `image_models` | models with a tower and the text model of another row |
 //! | `scans` | those of which some layers keep the state of a selective scan |
 //! | `channel_scans` | those with the scan of Mamba 1, and those with nothing but scans |
 //! | `shapes` | those whose layers differ in shape |
@@ -35,6 +37,7 @@ mod heads;
 mod further_defaults;
 mod latent;
 mod hybrids;
+mod image_models;
 mod layer_rows;
 mod mixtures;
 mod next_tokens;
@@ -42,6 +45,7 @@ mod older;
 mod recurrent_rows;
 mod scans;
 mod shapes;
+mod tiled_towers;
 mod tower;
 mod towers;
 mod unknown;
@@ -92,6 +96,8 @@ pub const FAMILIES: &[Family] = &[
     decoders::LLAVA_NEXT,
     decoders::LLAVA_ONEVISION,
     decoders::INTERNVL,
+    image_models::INTERNVL_CHAT,
+    image_models::IDEFICS3,
     shapes::GEMMA4,
     shapes::DECILM,
     shapes::LLAMA4,

@@ -10,13 +10,19 @@ use crate::image::Kind;
 pub struct Tower {
     /// `vision_config.model_type` that it is for; empty: any.
     pub model_types: &'static [&'static str],
+    /// Keys of `vision_config` with a value each, in JSON, without which it is another's.
+    pub only_with: &'static [(&'static str, &'static str)],
     /// In front of every name of the tower, and of what makes tokens behind it.
     pub prefixes: &'static [[&'static str; 2]],
     /// How images are processed.
     pub images: Kind,
     /// Keys of the token that a prompt has for an image, and of the one that stands for a part of
-    /// it; the first that is given counts.
+    /// it; the first that is given counts. Empty: `written` says them.
     pub placeholders: [&'static [&'static str]; 2],
+    /// A prompt has a text for an image, and the tokenizer the token of a part.
+    pub written: Option<Written>,
+    /// What stands between the squares that an image is cut into.
+    pub marks: Option<SquareMarks>,
     /// Tokens of the tokenizer behind each row of an image's but the last one, and behind that.
     pub row_ends: Option<[&'static str; 2]>,
     /// Defaults of `vision_config`, as `Family::defaults`.
@@ -59,6 +65,8 @@ pub struct Tower {
     pub qkv_bias: bool,
     /// See `qkv_bias`.
     pub qkv_bias_key: Option<&'static str>,
+    /// Norms of q and of k, over all heads together.
+    pub qk_norms: Option<[&'static str; 2]>,
     /// Attention's output product.
     pub out: &'static str,
     /// It has a bias.
@@ -123,6 +131,31 @@ pub struct AnyResolutionKeys {
     /// Of keys of the checkpoint as a whole that the processor goes by too, what their absence
     /// means, in JSON.
     pub defaults: &'static str,
+}
+
+/// A text that stands for an image in a prompt, and what it becomes: a text, tokens of that name,
+/// and a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// What the caller writes.
+    pub text: &'static str,
+    /// In front of the image's tokens.
+    pub open: &'static str,
+    /// Name of the token that stands for a part of an image.
+    pub part: &'static str,
+    /// Behind them.
+    pub close: &'static str,
+}
+
+/// Texts in front of the squares of an image: `around` and `<row_i_col_j>`, from 1 on, with a line
+/// break before each further row; in front of the whole a further line break, `around` and `whole`;
+/// behind all `around`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SquareMarks {
+    /// In front of each, and behind the last.
+    pub around: &'static str,
+    /// What tells the whole picture from a square of it.
+    pub whole: &'static str,
 }
 
 /// Key of a tower's MLP width.

@@ -8,7 +8,7 @@ use crate::device::{Activation, NormKind};
 use crate::image::Kind;
 
 /// A product with a bias.
-const fn biased(
+pub(super) const fn biased(
     name: &'static str,
     outputs: MergerWidth,
     activation: Option<Activation>,
@@ -17,7 +17,7 @@ const fn biased(
 }
 
 /// A product without one.
-const fn plain(
+pub(super) const fn plain(
     name: &'static str,
     outputs: MergerWidth,
     activation: Option<Activation>,
@@ -52,9 +52,12 @@ const IMAGE_TOKEN: [&[&str]; 2] = [&["image_token_id"], &["image_token_id"]];
 /// Every layer sees the whole image; turned by row and column alone.
 pub(super) const QWEN2_VL: Tower = Tower {
     model_types: &[],
+    only_with: &[],
     prefixes: &[["visual.", "visual."], ["model.visual.", "model.visual."]],
     images: Kind::Qwen,
     placeholders: IMAGE_TOKEN,
+    written: None,
+    marks: None,
     row_ends: None,
     defaults: r#"{"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "hidden_act": "quick_gelu",
         "mlp_ratio": 4, "num_heads": 16, "in_channels": 3, "patch_size": 14,
@@ -78,6 +81,7 @@ pub(super) const QWEN2_VL: Tower = Tower {
     qkv: &["attn.qkv"],
     qkv_bias: true,
     qkv_bias_key: None,
+    qk_norms: None,
     out: "attn.proj",
     out_bias: true,
     up: &["mlp.fc1"],
@@ -153,7 +157,7 @@ pub(super) const QWEN3_5: Tower = Tower {
     ..QWEN3_VL
 };
 
-const SIGLIP_KEYS: TowerKeys = TowerKeys {
+pub(super) const SIGLIP_KEYS: TowerKeys = TowerKeys {
     depth: "num_hidden_layers",
     picked: None,
     width: "hidden_size",

@@ -59,7 +59,7 @@ pub use side_files::SideFiles;
 use source::Source;
 pub use spec::{ConfigFormat, ModelSpec, NormOrder, SpecOptions};
 pub use sublayers::Sublayers;
-pub use vision::{FrameSpec, PlacesSpec, VisionSpec};
+pub use vision::{FrameSpec, ImageTokens, PlacesSpec, VisionSpec};
 
 /// Where architectures are listed.
 const LISTED: &str = "docs/models.md";
@@ -522,3 +522,5 @@ mod quant_tests;
 mod tests;
 #[cfg(test)]
 mod values_tests;
+#[cfg(test)]
+mod vision_tests;

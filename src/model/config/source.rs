@@ -14,9 +14,11 @@ use crate::json::{self, Object};
 use crate::model::mistral;
 
 /// Keys whose value is an object, which users of model.json also write as its text.
-const OBJECTS: [&str; 4] =
-    ["rope_scaling", "rope_parameters", "text_config", "quantization_config"];
+const OBJECTS: [&str; 5] =
+    ["rope_scaling", "rope_parameters", "text_config", "llm_config", "quantization_config"];
 const TEXT: &str = "text_config";
+/// What InternVL calls it in its own format.
+const LLM: &str = "llm_config";
 const ROPE: &str = "rope_parameters";
 /// Objects whose keys count as the whole's, where that has no such key (DBRX).
 const PARTS: [&str; 2] = ["attn_config", "ffn_config"];
@@ -29,6 +31,8 @@ const FULL: &str = "full_attention";
 pub struct Source<'a> {
     path: String,
     merged: Map<String, Value>,
+    /// Key of the text model's part, and that.
+    text_key: &'static str,
     text: Map<String, Value>,
     /// Keys of `PARTS`.
     parts: Vec<(String, Map<String, Value>)>,
@@ -61,9 +65,12 @@ impl<'a> Source<'a> {
         } else {
             config?
         };
+
         if let Some(over) = options.over_config {
             merge(&mut config, over);
-            if let Some(text) = config.get_mut(TEXT).and_then(Value::as_object_mut) {
+            let key = text_key(&config);
+            let text = config.get_mut(key).and_then(Value::as_object_mut);
+            if let Some(text) = text {
                 merge(text, over);
             }
         }
@@ -97,7 +104,7 @@ impl<'a> Source<'a> {
     /// over all.
     ///
     /// # Errors
-    /// `text_config` is no object.
+    /// The text model's part is no object.
     pub fn of(
         path: String,
         mut config: Map<String, Value>,
@@ -108,15 +115,20 @@ impl<'a> Source<'a> {
             named => named,
         };
         let overrides = options.hf_overrides.cloned().unwrap_or_default();
-        let overrides = with_rope_of(&config, with_objects(overrides));
+        let mut overrides = with_objects(overrides);
+        if let Some(text) = overrides.remove(LLM) {
+            overrides.entry(TEXT).or_insert(text);
+        }
+        let overrides = with_rope_of(&config, overrides);
 
-        let named = |map: &Map<String, Value>, file: &str, path: &str| {
+        let named = |map: &Map<String, Value>, file: &str, path: &str, key: &str| {
             let keys = Object::new(file, map).over(file, path, map);
-            keys.object(TEXT).map(|_| map.get(TEXT).and_then(Value::as_object).cloned())
+            keys.object(key).map(|_| map.get(key).and_then(Value::as_object).cloned())
         };
 
-        let mut text = named(&config, &path, "")?.unwrap_or_default();
-        if let Some(over) = named(&overrides, overrides_file, "hf_overrides.")? {
+        let text_key = text_key(&config);
+        let mut text = named(&config, &path, "", text_key)?.unwrap_or_default();
+        if let Some(over) = named(&overrides, overrides_file, "hf_overrides.", TEXT)? {
             merge(&mut text, &over);
         }
         // The architecture is the whole checkpoint's.
@@ -128,7 +140,7 @@ impl<'a> Source<'a> {
         if given(&config) || given(&overrides) {
             QUANTISED.iter().for_each(|key| drop(text.remove(*key)));
         }
-        config.remove(TEXT);
+        config.remove(text_key);
 
         merge(&mut config, &text);
         let top = overrides.iter().filter(|(key, _)| *key != TEXT);
@@ -138,6 +150,7 @@ impl<'a> Source<'a> {
         Ok(Source {
             path,
             merged,
+            text_key,
             text,
             parts,
             overrides,
@@ -155,7 +168,7 @@ impl<'a> Source<'a> {
     /// config.json; each key that is read is noted in `keys_read`.
     pub fn config<'s>(&'s self, keys_read: &'s KeysRead) -> Object<'s> {
         let config = Object::new(&self.path, &self.merged).noting(keys_read);
-        let config = config.over(&self.path, "text_config.", &self.text);
+        let config = config.over(&self.path, &format!("{}.", self.text_key), &self.text);
         let over =
             |config: Object<'s>, (path, keys): &'s (String, _)| config.over(&self.path, path, keys);
         let config = self.parts.iter().fold(config, over);
@@ -203,6 +216,15 @@ impl<'a> Source<'a> {
     }
 }
 
+/// Key of the text model's part.
+fn text_key(config: &Map<String, Value>) -> &'static str {
+    if !config.contains_key(TEXT) && config.contains_key(LLM) {
+        LLM
+    } else {
+        TEXT
+    }
+}
+
 /// The keys of `PARTS` that are nowhere else, which are put beside the others; with their paths.
 fn lift_parts(config: &mut Map<String, Value>) -> Vec<(String, Map<String, Value>)> {
     let mut parts = Vec::new();
@@ -232,7 +254,7 @@ fn with_objects(mut overrides: Map<String, Value>) -> Map<String, Value> {
 /// over the others.
 fn with_rope_of(config: &Map<String, Value>, overrides: Map<String, Value>) -> Map<String, Value> {
     let parameters = |map: &Map<String, Value>| map.get(ROPE).and_then(Value::as_object).cloned();
-    let text = config.get(TEXT).and_then(Value::as_object);
+    let text = config.get(text_key(config)).and_then(Value::as_object);
     let Some(given) = text.and_then(parameters).or_else(|| parameters(config)) else {
         return overrides;
     };

@@ -11,11 +11,11 @@ use crate::device::Activation;
 use crate::error::{Error, Result};
 use crate::files::{self, Kind};
 use crate::ids::TokenId;
-use crate::image::Settings;
+use crate::image::{self, Settings};
 use crate::json::{self, Object};
 use crate::model::architectures::{
     AnyResolutionKeys, DeepNames, Eps, Family, Frame, Places, Squares, Tower, TowerEps, TowerFfn,
-    Turns,
+    Turns, Written,
 };
 use crate::{internal, invalid};
 
@@ -57,14 +57,26 @@ pub struct VisionSpec {
     pub settings: Settings,
     /// Tokens that what goes through the tower as one becomes at most.
     pub max_tokens: usize,
-    /// Stands in a prompt for an image.
-    pub placeholder: TokenId,
-    /// Stands in the model's input for each of its vectors.
-    pub token: TokenId,
+    /// What stands for images.
+    pub tokens: ImageTokens,
     /// What stands around them.
     pub frame: Option<FrameSpec>,
     /// Of each frequency of the decoder's rope which position it goes by; None: all by the token's.
     pub axes: Option<Arc<[u8]>>,
+}
+
+/// What stands for an image in a prompt, and for each of its vectors in the model's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageTokens {
+    /// Tokens that config.json names.
+    Ids {
+        /// In a prompt.
+        placeholder: TokenId,
+        /// For each vector.
+        part: TokenId,
+    },
+    /// A text, and a token that the tokenizer names.
+    Written(Written),
 }
 
 /// What stands around the tokens of an image: text, a token, and the same behind.
@@ -152,10 +164,13 @@ pub(super) struct Fit<'a> {
 pub(super) fn vision(config: &Object, family: &Family, fit: &Fit) -> Result<Option<VisionSpec>> {
     let Some(own) = config.object("vision_config")? else { return Ok(None) };
     let model_type = own.text("model_type")?.unwrap_or_default();
-    let takes =
-        |tower: &&&Tower| tower.model_types.is_empty() || tower.model_types.contains(&model_type);
+    let takes = |tower: &&&Tower| {
+        let named = tower.model_types.is_empty() || tower.model_types.contains(&model_type);
+        named && tower.only_with.iter().all(|&(key, value)| is_given(&own, key, value))
+    };
     let Some(tower) = family.towers.iter().find(takes) else { return Ok(None) };
-    let named = |keys: &[&str]| keys.iter().any(|key| config.given(key).is_some());
+    let named =
+        |keys: &[&str]| keys.is_empty() || keys.iter().any(|key| config.given(key).is_some());
     if !tower.placeholders.iter().all(|keys| named(keys)) {
         // A text model under the name of the whole: nothing can stand for an image.
         return Ok(None);
@@ -187,7 +202,6 @@ pub(super) fn vision(config: &Object, family: &Family, fit: &Fit) -> Result<Opti
 
     let settings = settings(config, &own, tower, fit)?;
     let unit = settings.patch * settings.merge;
-    let [placeholder, token] = placeholders(config, tower, fit.vocab_size)?;
     Ok(Some(VisionSpec {
         tower,
         depth,
@@ -207,18 +221,22 @@ pub(super) fn vision(config: &Object, family: &Family, fit: &Fit) -> Result<Opti
         deep: deep_layers(&own, tower, depth, fit.layers)?,
         max_tokens: settings.most_tokens().clamp(1, fit.max_model_len),
         settings,
-        placeholder,
-        token,
+        tokens: placeholders(config, tower, fit.vocab_size)?,
         frame: frame(config, tower, fit.vocab_size)?,
         axes: axes(config, tower, fit.rotary_dim)?,
     }))
 }
 
+/// Whether a key has this value, in JSON.
+fn is_given(config: &Object, key: &str, value: &str) -> bool {
+    let value: Option<Value> = serde_json::from_str(value).ok();
+    config.given(key).is_some_and(|given| Some(given) == value.as_ref())
+}
+
 /// Keys that may have one value only.
 fn refuse_others(config: &Object, keys: &[(&str, &str)]) -> Result<()> {
     for &(key, only) in keys {
-        let value: Option<Value> = serde_json::from_str(only).ok();
-        if config.given(key).is_some_and(|given| Some(given) != value.as_ref()) {
+        if config.given(key).is_some() && !is_given(config, key, only) {
             return Err(Error::Unsupported(config.wrong(key, only).message().into()));
         }
     }
@@ -297,6 +315,15 @@ fn places(own: &Object, tower: &Tower, settings: &Settings) -> Result<PlacesSpec
                     settings.side
                 ));
             }
+
+            if !side.is_multiple_of(settings.merge) {
+                return Err(invalid!(
+                    "{} makes {side} patches a side, which are no squares of {} x {}.",
+                    own.name("image_size"),
+                    settings.merge,
+                    settings.merge
+                ));
+            }
             Ok(PlacesSpec::Each { side, class: class.is_some() })
         }
     }
@@ -366,9 +393,18 @@ fn ffn(own: &Object, tower: &Tower, width: usize) -> Result<usize> {
     }
 }
 
-/// preprocessor_config.json, or what its absence means; where that is.
-fn processor(fit: &Fit) -> Result<(String, Map<String, Value>)> {
-    let Some(folder) = fit.folder else { return Ok((PROCESSOR.into(), Map::new())) };
+/// preprocessor_config.json, or what its absence means; where that is. A config without a folder is
+/// looked at alone: images are as wide as its tower has them.
+fn processor(fit: &Fit, side: usize) -> Result<(String, Map<String, Value>)> {
+    let Some(folder) = fit.folder else {
+        let size = serde_json::json!({"height": side, "width": side, "shortest_edge": side});
+        let square = serde_json::json!({"longest_edge": side});
+        let keys = match side {
+            0 => Map::new(),
+            _ => Map::from_iter([("size".into(), size), ("max_image_size".into(), square)]),
+        };
+        return Ok((PROCESSOR.into(), keys));
+    };
     let path = folder.join(PROCESSOR);
     let shown = path.display().to_string();
     if let Some(keys) = files::optional(json::read_object(&path, Kind::Config))? {
@@ -383,6 +419,32 @@ fn processor(fit: &Fit) -> Result<(String, Map<String, Value>)> {
     }
 }
 
+/// What config.json says of images, in InternVL's own format.
+fn own_tiles(config: &Object, own: &Object, fit: &Fit) -> Result<(String, Map<String, Value>)> {
+    const VERSION: &str = "ps_version";
+    const KEYS: [&str; 4] =
+        ["min_dynamic_patch", "max_dynamic_patch", "dynamic_image_size", "use_thumbnail"];
+    // The first way to join patches puts columns before rows, and is what an absent key means.
+    if config.text(VERSION)? != Some("v2") {
+        return Err(Error::Unsupported(config.wrong(VERSION, "\"v2\"").message().into()));
+    }
+    let side = sides(own, "image_size", 1 << 14)?;
+    let forced = config.count("force_image_size", 1 << 14)?.unwrap_or(side);
+    if forced != side {
+        return Err(invalid!(
+            "{} is {forced}, and {} is {side}.",
+            config.name("force_image_size"),
+            own.name("image_size")
+        ));
+    }
+
+    let given = |key: &&str| Some((key.to_string(), config.given(key)?.clone()));
+    let mut keys: Map<String, Value> = KEYS.iter().filter_map(given).collect();
+    keys.insert("size".into(), serde_json::json!({"height": side, "width": side}));
+    let file = fit.folder.map(|folder| folder.join("config.json").display().to_string());
+    Ok((file.unwrap_or_else(|| "config.json".into()), keys))
+}
+
 /// What the processor's file says, as far as it fits to the tower.
 fn settings(config: &Object, own: &Object, tower: &Tower, fit: &Fit) -> Result<Settings> {
     let patch = sides(own, "patch_size", 1 << 10)?;
@@ -392,7 +454,10 @@ fn settings(config: &Object, own: &Object, tower: &Tower, fit: &Fit) -> Result<S
     };
     let merge = squares(config, own, tower, of_image / patch)?;
     let copies = own.count("temporal_patch_size", 1 << 10)?.unwrap_or(1);
-    let (file, mut keys) = processor(fit)?;
+    let (file, mut keys) = match tower.images {
+        image::Kind::OwnTiles => own_tiles(config, own, fit)?,
+        _ => processor(fit, of_image)?,
+    };
     if let Some(over) = fit.sizes {
         if over.contains_key("size") {
             // In the file they would stand over it.
@@ -458,14 +523,17 @@ fn activation(own: &Object, tower: &Tower) -> Result<Activation> {
     Ok(act)
 }
 
-/// The token of an image in a prompt, and that of a part of it.
-fn placeholders(config: &Object, tower: &Tower, vocab_size: usize) -> Result<[TokenId; 2]> {
+/// What an image is in a prompt, and a part of it.
+fn placeholders(config: &Object, tower: &Tower, vocab_size: usize) -> Result<ImageTokens> {
+    if let Some(written) = tower.written {
+        return Ok(ImageTokens::Written(written));
+    }
     let read = |keys: &[&str]| {
         let given = keys.iter().find(|key| config.given(key).is_some());
         token(config, given.or(keys.first()).copied().unwrap_or_default(), vocab_size)
     };
     let [prompt, part] = tower.placeholders;
-    Ok([read(prompt)?, read(part)?])
+    Ok(ImageTokens::Ids { placeholder: read(prompt)?, part: read(part)? })
 }
 
 fn token(config: &Object, key: &str, vocab_size: usize) -> Result<TokenId> {

@@ -85,12 +85,21 @@ impl<'a, D: Device> Loader<'a, D> {
         let outputs = vec![3 * width / qkv.len(); qkv.len()];
         let (out, scales) = (name(row.out), row.layer_scales.map(|scales| name(scales[0])));
         let columns = [width, width];
+        let qk_norms = match row.qk_norms {
+            Some([q, k]) => Some([
+                self.tower_norm(vision, row.norm, &name(q), width)?,
+                self.tower_norm(vision, row.norm, &name(k), width)?,
+            ]),
+            None => None,
+        };
+
         Ok(TowerLayer {
             norms: [
                 self.tower_norm(vision, row.norm, &name(row.norms[0]), width)?,
                 self.tower_norm(vision, row.norm, &name(row.norms[1]), width)?,
             ],
             qkv: self.linear(&qkv, &outputs, width, vision.qkv_bias, &Cut::Whole)?,
+            qk_norms,
             out: self.scaled(vision, [Some(&out), scales.as_ref()], columns, row.out_bias)?,
             mlp: self.tower_mlp(vision, prefix, mlp_width)?,
         })

@@ -11,10 +11,12 @@ use crate::json;
 const LIMITS: &str = "limit_mm_per_prompt";
 const WHOLE: &str = "disable_chunked_mm_input";
 const PROCESSOR: &str = "mm_processor_kwargs";
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 9] = [
     "min_pixels",
     "max_pixels",
     "size",
+    "min_dynamic_patch",
+    "max_dynamic_patch",
     "do_pan_and_scan",
     "pan_and_scan_min_crop_size",
     "pan_and_scan_max_num_crops",
