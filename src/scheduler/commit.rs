@@ -58,6 +58,9 @@ impl Scheduler {
         let ended = sequence.tokens.len() >= sequence.limit;
         if let Some(speculation) = &mut self.speculation {
             speculation.count(drafts, tokens.len() - 1);
+            if drafts > 0 && speculation.asks_a_model() {
+                self.slots[slot].drafts.pause_as_others(self.step);
+            }
         }
         ended
     }

@@ -190,6 +190,9 @@ impl SequenceDrafts {
     /// Steps of the longest pause, as a power of 2: a sequence whose drafts are always wrong feeds
     /// some in one step of 32.
     const LONGEST_PAUSE: u32 = 5;
+    /// The same of a model or head that drafts. It is wrong so often in a row only where it will be
+    /// wrong again, while a text may begin to repeat itself at any token.
+    const LONGEST_PAUSE_OF_MODEL: u32 = 7;
 
     /// Drafts may be tried.
     pub(super) fn wanted(&self) -> bool {
@@ -225,9 +228,23 @@ impl SequenceDrafts {
         let beyond = self.misses.saturating_sub(Self::FREE_MISSES).min(Self::LONGEST_PAUSE);
         self.pause = (1 << beyond) - 1;
     }
+
+    /// The drafts that step `step` verified were a model's. It is asked for all sequences at once,
+    /// each time with all of its passes, while no step of the target runs: those whose drafts fail
+    /// pause until the same steps, the multiples of a power of 2.
+    pub(super) fn pause_as_others(&mut self, step: u64) {
+        let beyond = self.misses.saturating_sub(Self::FREE_MISSES);
+        let period = 1 << beyond.min(Self::LONGEST_PAUSE_OF_MODEL);
+        self.pause = (period - 1 - step % period) as u32;
+    }
 }
 
 impl Speculation {
+    /// A model or a head drafts.
+    pub(super) fn asks_a_model(&self) -> bool {
+        matches!(self.drafter, Drafter::Model(_))
+    }
+
     /// A sequence's drafts were verified.
     pub(super) fn count(&mut self, drafts: usize, accepted: usize) {
         if drafts > 0 {
@@ -269,6 +286,39 @@ mod tests {
         drafts.fed(2);
         drafts.verified(0);
         assert!(drafts.wanted());
+    }
+
+    #[test]
+    fn sequences_that_a_model_fails_pause_until_the_same_steps() {
+        let drafting_steps = |first: u64| {
+            let mut drafts = SequenceDrafts::default();
+            let mut steps = Vec::new();
+            for step in first..first + 1000 {
+                if drafts.wanted() {
+                    drafts.fed(3);
+                    drafts.verified(0);
+                    drafts.pause_as_others(step);
+                    steps.push(step);
+                } else {
+                    drafts.rest();
+                }
+            }
+            steps
+        };
+        assert_eq!(drafting_steps(1)[..7], [1, 2, 3, 4, 8, 16, 32]);
+        for first in [1, 2, 7, 100, 255] {
+            let steps = drafting_steps(first);
+            assert!(steps.len() < 18, "{steps:?}");
+            let late = steps.iter().filter(|&&step| step > first + 256);
+            assert!(late.into_iter().all(|step| step.is_multiple_of(128)), "{steps:?}");
+        }
+        let mut drafts = SequenceDrafts::default();
+        for accepted in [0, 0, 0, 0, 1] {
+            drafts.fed(3);
+            drafts.verified(accepted);
+            drafts.pause_as_others(4);
+        }
+        assert!(drafts.wanted(), "one success ends it");
     }
 
     #[test]
