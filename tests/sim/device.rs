@@ -1,9 +1,12 @@
 //! A device that executes step plans literally, on made-up K and V, and believes nothing: each
-//! position that attention would read must hold the history of tokens that belongs there.
+//! position that attention would read must hold the history of tokens, and of images in their
+//! place, that belongs there.
+
+use std::sync::Arc;
 
 use triton_vllm::ids::{AdapterId, SlotId, SnapshotId, TokenId};
 use triton_vllm::plan::{
-    Feed, Purpose, Sampled, SeqChunk, SlotChange, SlotOpen, StepPlan, StepResult,
+    Feed, PromptImages, Purpose, Sampled, SeqChunk, SlotChange, SlotOpen, StepPlan, StepResult,
 };
 use triton_vllm::sampling::NonFinite;
 use triton_vllm::scheduler::{NewSequence, SchedulerConfig};
@@ -29,6 +32,23 @@ pub fn history(before: u64, token: TokenId) -> u64 {
     mix(before, 1 + u64::from(token.0))
 }
 
+/// The same behind what stands at `position`: the token, or a part of an image.
+pub fn history_at(
+    before: u64,
+    images: Option<&PromptImages>,
+    position: usize,
+    token: TokenId,
+) -> u64 {
+    let mut spans = images.iter().flat_map(|images| images.overlapping(position..position + 1));
+    match spans.next() {
+        Some(span) => {
+            let part = (span.first + position - span.start) as u64;
+            mix(mix(before, 1 << 40 | part), span.patches.hash[0].into())
+        }
+        None => history(before, token),
+    }
+}
+
 pub fn choose(attended: u64, seed: u64, position: usize) -> TokenId {
     TokenId((mix(attended, mix(seed, position as u64)) % VOCAB) as u32)
 }
@@ -45,7 +65,7 @@ pub fn straight_run(new: &NewSequence, count: usize) -> Vec<TokenId> {
     let mut at = 0;
     while tokens.len() < new.prompt.len() + count {
         while at < tokens.len() {
-            state = history(state, tokens[at]);
+            state = history_at(state, new.images.as_deref(), at, tokens[at]);
             attended = mix(attended, state);
             at += 1;
         }
@@ -57,6 +77,7 @@ pub fn straight_run(new: &NewSequence, count: usize) -> Vec<TokenId> {
 /// A slot's row. `histories[p]` is what position p must hold.
 struct SlotRow {
     open: SlotOpen,
+    images: Option<Arc<PromptImages>>,
     table: Vec<usize>,
     histories: Vec<u64>,
     last: Option<TokenId>,
@@ -75,6 +96,9 @@ pub struct Device {
     holders: Vec<u32>,
     /// Seeds of sequences that had no token to choose.
     pub broken: Vec<u64>,
+    /// Tokens of images that were fed, and drafts of sequences with images.
+    pub image_tokens: u64,
+    pub image_drafts: u64,
     /// What each adapter slot holds; 0: nothing.
     adapter_slots: Vec<AdapterId>,
     /// Copies of states.
@@ -89,6 +113,8 @@ impl Device {
             memory: vec![vec![None; config.page_size]; config.pages],
             holders: vec![0; config.pages],
             broken: Vec::new(),
+            image_tokens: 0,
+            image_drafts: 0,
             adapter_slots: vec![AdapterId(0); config.max_loras],
             snapshots: vec![None; config.state.map_or(0, |state| state.snapshots)],
             step: 0,
@@ -99,7 +125,7 @@ impl Device {
     pub fn run(&mut self, plan: &StepPlan) -> StepResult {
         self.step += 1;
         assert_eq!(plan.step, self.step, "steps are counted");
-        plan.changes.iter().for_each(|change| self.change(change));
+        plan.changes.iter().for_each(|change| self.change(change, &plan.images));
         self.check_cached(plan);
         self.check_limits(plan);
         for (at, chunk) in plan.chunks.iter().enumerate() {
@@ -119,7 +145,7 @@ impl Device {
         self.rows.iter().flatten().map(|row| row.open.sampler.seed)
     }
 
-    fn change(&mut self, change: &SlotChange) {
+    fn change(&mut self, change: &SlotChange, images: &[(SlotId, Arc<PromptImages>)]) {
         match change {
             SlotChange::Open(open) => {
                 assert!(self.rows[open.slot.index()].is_none(), "slot {} is taken", open.slot);
@@ -133,8 +159,10 @@ impl Device {
 
                 let mut state = history_before_any(open.adapter);
                 let cached = &open.tokens[..open.cached_tokens as usize];
-                let known = cached.iter().map(|&token| {
-                    state = history(state, token);
+                let images = images.iter().find(|(slot, _)| *slot == open.slot);
+                let images = images.map(|(_, images)| Arc::clone(images));
+                let known = cached.iter().enumerate().map(|(position, &token)| {
+                    state = history_at(state, images.as_deref(), position, token);
                     state
                 });
                 let histories = known.collect();
@@ -142,8 +170,8 @@ impl Device {
                 let state = (open.cached_tokens == 0).then(|| history_before_any(open.adapter));
                 let open_row = (**open).clone();
                 let table = vec![];
-                let row =
-                    SlotRow { open: open_row, table, histories, last: None, state, spares: vec![] };
+                let (last, spares) = (None, vec![]);
+                let row = SlotRow { open: open_row, images, table, histories, last, state, spares };
                 self.rows[open.slot.index()] = Some(row);
             }
             SlotChange::Pages { slot, group, pages } => {
@@ -215,9 +243,22 @@ impl Device {
         assert_eq!(slots.len(), plan.chunks.len(), "each slot at most once");
         let threshold = self.config.long_prefill_token_threshold;
         if threshold > 0 && self.config.chunked_prefill {
-            assert!(plan.chunks.iter().all(|c| c.feed.tokens() <= threshold), "the threshold");
+            let short = |chunk: &SeqChunk| {
+                chunk.feed.tokens() <= threshold || self.feeds_a_whole_image(chunk)
+            };
+            assert!(plan.chunks.iter().all(short), "the threshold");
         }
         assert!(self.holders.iter().all(|&holders| holders as usize <= self.config.max_num_seqs));
+    }
+
+    /// The chunk begins with an image that must be fed in one step, and ends with it.
+    fn feeds_a_whole_image(&self, chunk: &SeqChunk) -> bool {
+        let row = self.rows[chunk.slot.index()].as_ref().expect("a chunk of an open slot");
+        let (fed, tokens) = (row.histories.len(), chunk.feed.tokens());
+        let whole = self.config.images.is_some_and(|limits| limits.whole);
+        row.images.as_ref().filter(|images| whole || images.both_ways).is_some_and(|images| {
+            images.spans.iter().any(|span| (span.start, span.end()) == (fed, fed + tokens))
+        })
     }
 
     fn write(&mut self, plan: &StepPlan, chunk: &SeqChunk, samples: bool, drafts: usize) {
@@ -241,15 +282,25 @@ impl Device {
         } else if let Feed::Known(_) = chunk.feed {
             assert_eq!(fed, slot.open.tokens[start..end], "a chunk continues the known tokens");
             assert_eq!(samples, end == slot.open.tokens.len(), "the chunk's end samples");
-            assert!(samples || self.config.chunked_prefill, "a prompt was cut");
+            // Where a step has no room for an image, the chunk ends in front of it in any case, and
+            // what is left of the prompt takes what room it finds.
+            let whole = !self.config.chunked_prefill && slot.images.is_none();
+            assert!(samples || !whole, "a prompt was cut");
         }
 
+        if let Some(images) = &slot.images {
+            let whole = self.config.images.expect("a model that sees images").whole;
+            assert_eq!(images.chunk_end(start, end, whole), end, "a chunk cuts an image");
+            let fed = |at: &usize| images.overlapping(*at..*at + 1).next().is_some();
+            self.image_tokens += (start..end).filter(fed).count() as u64;
+            self.image_drafts += drafts as u64;
+        }
         for (position, token) in (start..end).zip(fed) {
             let before = match slot.histories.last() {
                 Some(&state) => state,
                 None => history_before_any(slot.open.adapter),
             };
-            slot.histories.push(history(before, token));
+            slot.histories.push(history_at(before, slot.images.as_deref(), position, token));
             if self.config.state.is_some() {
                 assert_eq!(slot.state, Some(before), "slot {}: its state", chunk.slot);
                 slot.state = slot.histories.last().copied();

@@ -1,11 +1,12 @@
 //! A device with the model that drafts, which is the target's own: every guess of a sequence
 //! without an adapter must be right, or it attended to what is not the sequence's. Pages that the
-//! scheduler takes for filled and that are not give wrong guesses here.
+//! scheduler takes for filled and that are not give wrong guesses here. It sees no images: what it
+//! guesses behind them is not judged.
 
 use triton_vllm::ids::{AdapterId, TokenId};
 use triton_vllm::plan::{Feed, Sampled, SlotChange, StepPlan, StepResult};
 use triton_vllm::sampling::NonFinite;
-use triton_vllm::scheduler::SchedulerConfig;
+use triton_vllm::scheduler::{NewSequence, SchedulerConfig};
 
 use super::device::{choose, history, history_before_any, is_broken, mix, straight_run};
 use super::drafts::Known;
@@ -121,7 +122,8 @@ impl DraftDevice {
         let known = self.known.as_ref().map(|known| known.lock());
         let request = known.as_ref().and_then(|known| {
             let of_row = known.iter().find(|new| new.sampler.seed == row.seed);
-            of_row.filter(|new| new.adapter == AdapterId(0) && row.right)
+            let seen = |new: &&NewSequence| new.adapter == AdapterId(0) && new.images.is_none();
+            of_row.filter(seen).filter(|_| row.right)
         });
         if let Some(new) = request {
             let outputs = row.length - new.prompt.len() + 1;

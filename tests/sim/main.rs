@@ -10,6 +10,7 @@
 mod device;
 mod draft_device;
 mod drafts;
+mod images;
 mod timing;
 
 use std::collections::VecDeque;
@@ -26,6 +27,7 @@ use triton_vllm::scheduler::{
 use device::{mix, straight_run, Device, VOCAB};
 use draft_device::DraftDevice;
 use drafts::{Known, Oracle};
+use images::Eyes;
 
 const ROUNDS: u64 = 20_000;
 /// Steps after which a workload of this size is surely stuck.
@@ -94,6 +96,9 @@ struct Coverage {
     drafts: u64,
     guesses: u64,
     accepted_drafts: u64,
+    /// Tokens of images that were fed, and drafts behind prompts with some.
+    image_tokens: u64,
+    image_drafts: u64,
     /// Of all plans in order: equal in two runs of a seed.
     trace: u64,
 }
@@ -119,6 +124,8 @@ impl Coverage {
         self.drafts += other.drafts;
         self.guesses += other.guesses;
         self.accepted_drafts += other.accepted_drafts;
+        self.image_tokens += other.image_tokens;
+        self.image_drafts += other.image_drafts;
         self.trace = mix(self.trace, other.trace);
     }
 }
@@ -133,6 +140,8 @@ struct Engine {
     requests: Vec<Request>,
     /// Heads of prompts that several requests begin with.
     heads: Vec<Vec<TokenId>>,
+    /// Of a model that sees images.
+    eyes: Option<Eyes>,
     results: VecDeque<StepResult>,
     /// What the scheduler's proposer knows.
     known: Known,
@@ -207,7 +216,8 @@ fn random_method(rng: &mut Rng, max_model_len: usize) -> DraftMethod {
 impl Engine {
     fn new(seed: u64) -> Engine {
         let mut rng = Rng(seed);
-        let config = random_config(&mut rng);
+        let mut config = random_config(&mut rng);
+        let eyes = Eyes::random(&mut Rng(mix(seed, 10)), &mut config);
         let heads = (0..3).map(|_| random_tokens(&mut rng, config.max_model_len)).collect();
         let known = Known::default();
         let mut own = Rng(mix(seed, 9));
@@ -234,6 +244,7 @@ impl Engine {
             device: Device::new(&config),
             requests: Vec::new(),
             heads,
+            eyes,
             results: VecDeque::new(),
             seen: Coverage::default(),
             rng,
@@ -275,36 +286,46 @@ impl Engine {
         let limit = self.config.max_model_len;
         let length = if rng.percent(3) { limit } else { rng.between(1, limit - 1) };
         // A turn of a conversation, a prompt with a common head, or one like no other.
+        let mut images = None;
         let mut prompt = match rng.below(4) {
             0 if !self.requests.is_empty() => {
                 let previous = &self.requests[rng.below(self.requests.len())];
+                images = previous.new.images.clone();
                 [&previous.new.prompt[..], &previous.outputs[..]].concat()
             }
             1 | 2 => self.heads[rng.below(self.heads.len())].clone(),
             _ => Vec::new(),
         };
         prompt.truncate(if rng.percent(50) { length } else { rng.below(length + 1) });
+        let mut own = Rng(mix(rng.0, 11));
+        images = match (images, self.eyes) {
+            (Some(images), _) => images::cut(&images, prompt.len()),
+            (None, Some(eyes)) if own.percent(80) => eyes.look(&mut own, &mut prompt),
+            _ => None,
+        };
         prompt.extend(random_tokens(rng, length - prompt.len()));
         // Another sequence of a request that is there (or was).
         let led = !self.requests.is_empty() && rng.percent(20);
         let primary = led.then(|| RequestId(rng.below(self.requests.len()) as u64));
         if let Some(primary) = primary {
-            prompt = self.requests[primary.index()].new.prompt.to_vec();
+            let first = &self.requests[primary.index()].new;
+            (prompt, images) = (first.prompt.to_vec(), first.images.clone());
         }
         let length = prompt.len();
         let id = RequestId(self.requests.len() as u64);
         let longest = rng.pick(&[3, limit / 2 + 1, 2 * limit]);
+        let skip_cache = rng.percent(5);
         let new = NewSequence {
             id,
             primary,
-            skip_cache: rng.percent(5),
+            skip_cache,
             prompt: Arc::from(prompt),
             max_tokens: rng.between(1, longest) as u32,
             sampler: Arc::new(SamplerSpec { seed: id.0, ..SamplerSpec::default() }),
             adapter: AdapterId(if rng.percent(40) { rng.between(1, 5) as u16 } else { 0 }),
             priority: 0,
             drafts: !rng.0.is_multiple_of(8),
-            images: None,
+            images,
         };
         self.known.lock().push(new.clone());
         let stop = rng.percent(40).then(|| TokenId(rng.below(VOCAB as usize) as u32));
@@ -452,6 +473,8 @@ impl Engine {
         }
         self.seen.preemptions = stats.preemptions;
         self.seen.hit_tokens = stats.prefix_hits_tokens;
+        self.seen.image_tokens = self.device.image_tokens;
+        self.seen.image_drafts = self.device.image_drafts;
         self.seen.guesses = self.drafting.as_ref().map_or(0, |device| device.judged);
         if let Some(drafts) = self.scheduler.draft_stats() {
             self.seen.drafts = drafts.draft_tokens;
@@ -517,6 +540,8 @@ fn every_request_gets_its_own_tokens_and_every_page_comes_back() {
         sum.accepted_drafts,
         sum.guesses,
         sum.drafts - sum.accepted_drafts,
+        sum.image_tokens,
+        sum.image_drafts,
     ];
     assert!(!many || rare.iter().all(|&count| count >= 100), "too little happened: {sum:?}");
 }
