@@ -305,7 +305,24 @@ impl<D: Device> VisionOps for Without<D> {
 
 #[rustfmt::skip]
 impl<D: Device> DraftOps for Without<D> {
+    type Unread = D::Unread;
+
+    fn unread_rows<'u>(&self, unread: &'u D::Unread) -> &'u D::Tensor {
+        self.device.unread_rows(unread)
+    }
+
+    fn follow(&mut self, other: &Self) -> Result<()> {
+        self.device.follow(&other.device)
+    }
+
+    pass_on! {
+        fn unread(rows: usize, width: usize) -> Result<D::Unread>;
+        fn begin_unread(at: usize, unread: &mut D::Unread) -> Result<()>;
+    }
+
     pass_on_or_omit! {
+        fn put_unread(x: &D::Tensor, first: usize, unread: &mut D::Unread);
+        fn keep_unread(x: &D::Tensor, unread: &D::Unread, kept: &mut D::Tensor);
         fn put_columns(x: &D::Tensor, first: usize, blank_start: bool, out: &mut D::Tensor);
         fn keep_hidden(x: &D::Tensor, kept: &mut D::Tensor);
         fn keep_next_hidden(x: &D::Tensor, kept: &mut D::Tensor);

@@ -151,6 +151,27 @@ impl<'a> Bytes<'a> {
         Ok(())
     }
 
+    /// Whether `other` has the same ones.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn equal(&self, other: &Bytes) -> Result<bool> {
+        const AT_ONCE: usize = 1 << 20;
+        if self.len() != other.len() {
+            return Ok(false);
+        }
+        let [mut ours, mut theirs] = [(); 2].map(|()| vec![0; AT_ONCE.min(self.len())]);
+        for at in (0..self.len()).step_by(AT_ONCE) {
+            let count = AT_ONCE.min(self.len() - at);
+            self.read(at, &mut ours[..count])?;
+            other.read(at, &mut theirs[..count])?;
+            if ours[..count] != theirs[..count] {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Of lines of `line` bytes each the bytes in `columns`, line by line.
     ///
     /// # Panics

@@ -6,12 +6,50 @@
 //! `page_size * table[p / page_size] + p % page_size`, by the slot's pages of group 0. The device
 //! that keeps them and the one that reads them have the same pages by number, and never run at the
 //! same time.
+//!
+//! Where a kept row is a product of what enters several layers, most steps only put those inputs
+//! behind each other ([`DraftOps::Unread`]): the product is made of all of them at once when a head
+//! is about to read, since a weight is read once for many rows as for one.
 
 use super::types::DeviceTypes;
 use crate::error::Result;
 
 /// What heads need beside norms, linears and attention, over the current batch.
 pub trait DraftOps: DeviceTypes {
+    /// Rows of several steps that no head has read yet, and of each which kept row it stands for.
+    type Unread: Send;
+
+    /// Room for `rows` of `width`, contents undefined. At load.
+    fn unread(&mut self, rows: usize, width: usize) -> Result<Self::Unread>;
+
+    /// Those of the next step lie from row `at` on. Between steps, in front of `begin`.
+    fn begin_unread(&mut self, at: usize, unread: &mut Self::Unread) -> Result<()>;
+
+    /// `unread[at + r, first..first + width] = x[r]`, for R rows. With columns from 0 on it is
+    /// noted which kept row each stands for: that of r's position. Steps put all columns.
+    fn put_unread(
+        &mut self,
+        x: &Self::Tensor,
+        first: usize,
+        unread: &mut Self::Unread,
+    ) -> Result<()>;
+
+    /// The rows, `[rows, width]`, to be multiplied.
+    fn unread_rows<'u>(&self, unread: &'u Self::Unread) -> &'u Self::Tensor;
+
+    /// The kept row that unread row r stands for = `x[r]`, for the R rows of
+    /// [`super::VisionOps::begin_rows`]. No two stand for the same one.
+    fn keep_unread(
+        &mut self,
+        x: &Self::Tensor,
+        unread: &Self::Unread,
+        kept: &mut Self::Tensor,
+    ) -> Result<()>;
+
+    /// What is enqueued from here on comes behind what `other`, a device of the same place, was
+    /// given until now.
+    fn follow(&mut self, other: &Self) -> Result<()>;
+
     /// `out[r, first..first + width] = x[r]`; with `blank_start` zeros where r is at position 0.
     /// Columns beside these are left as they are.
     fn put_columns(

@@ -10,8 +10,9 @@ use crate::error::Result;
 pub trait DeviceTypes: Send + 'static {
     /// A buffer on the device.
     type Tensor: Send;
-    /// A weight in the device's own layout; opaque once it is uploaded.
-    type Weight: Send;
+    /// A weight in the device's own layout; opaque once it is uploaded. Devices of one place may
+    /// read the same one.
+    type Weight: Send + Sync;
 
     /// What the device is, and its memory as it is now.
     fn info(&self) -> DeviceInfo;

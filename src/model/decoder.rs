@@ -3,6 +3,7 @@
 //! tokens' values, no pages, no graphs and no streams. (docs/architecture.md, Laws: one forward
 //! pass.)
 
+mod between_steps;
 mod feed_forward;
 
 use super::checkpoint::WeightSource;
@@ -14,16 +15,15 @@ use super::latent::LatentBuffers;
 use super::layer_input::LayerInputBuffers;
 use super::layer_kinds;
 use super::load;
-use super::lora::{self, Adapter};
+use super::lora;
 use super::mixture_layer::MixtureBuffers;
 use super::recurrent_layer::RecurrentBuffers;
 use super::seam;
 use super::shard::{Cut, Shard};
 use super::vision::VisionTower;
-use super::weights::{Layer, Mixer, PositionTable, Weights};
+use super::weights::{Layer, Mixer, PositionTable, SharedEnds, Weights};
 use crate::device::{Activation, Device, DeviceLimits, Norm, Pooling, Rope};
 use crate::error::Result;
-use crate::ids::AdapterSlotId;
 use crate::internal;
 use crate::plan::{StepPlan, TokenMasks};
 
@@ -105,8 +105,22 @@ impl<D: Device> Decoder<D> {
         dev: &mut D,
         limits: &DeviceLimits,
     ) -> Result<Decoder<D>> {
+        Decoder::load_sharing(spec, format, dev, limits, SharedEnds::default())
+    }
+
+    /// The same of a head, whose model `shared` was taken of.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub fn load_sharing(
+        spec: &ModelSpec,
+        format: &WeightSource,
+        dev: &mut D,
+        limits: &DeviceLimits,
+        shared: SharedEnds<D::Weight>,
+    ) -> Result<Decoder<D>> {
         let shard = Shard::new(spec, dev.rank())?;
-        let weights = load::load(spec, &shard, format, dev)?;
+        let weights = load::load(spec, &shard, format, dev, shared)?;
         let scales = load::kv_scales(spec, format, limits.kv.dtype)?;
         let mut decoder = Decoder::around(weights, spec, shard, dev, limits)?;
         for (layer, scales) in decoder.attention.iter_mut().zip(scales) {
@@ -182,35 +196,6 @@ impl<D: Device> Decoder<D> {
         })
     }
 
-    /// Put an adapter into an adapter slot, for the steps begun from now on.
-    ///
-    /// # Errors
-    /// Those of the device; it is lost then.
-    pub fn install(
-        &mut self,
-        dev: &mut D,
-        adapter_slot: AdapterSlotId,
-        adapter: &Adapter,
-    ) -> Result<()> {
-        for (i, layer) in self.weights.layers.iter_mut().enumerate() {
-            for (p, linear) in layer.linears_mut().into_iter().enumerate() {
-                if let Some(linear) = linear.filter(|_| self.adapted[i][p]) {
-                    let parts = adapter.parts(i, p, &self.cuts[i][p])?;
-                    dev.install(&mut linear.weight, adapter_slot, &parts)?;
-                }
-            }
-        }
-        if self.adapted_embed {
-            let part = adapter.embed(&self.shard)?;
-            dev.install_table(&mut self.weights.embed, adapter_slot, part)?;
-        }
-        if self.adapted_head {
-            let head = self.weights.head.as_mut().unwrap_or(&mut self.weights.embed);
-            dev.install(head, adapter_slot, &[adapter.head(&self.shard)?])?;
-        }
-        Ok(())
-    }
-
     /// Keep hidden states from the first step on, for a head that drafts.
     pub fn keep_hidden(&mut self, rows: HiddenRows<D>) {
         self.hidden_rows = Some(rows);
@@ -244,6 +229,9 @@ impl<D: Device> Decoder<D> {
     ) -> Result<()> {
         if let Some(token) = plan.chunk_tokens.iter().find(|t| t.index() >= self.token_rows) {
             return Err(internal!("token {token} in a table of {} rows", self.token_rows));
+        }
+        if let Some(rows) = &mut self.hidden_rows {
+            rows.begin(dev, plan)?;
         }
         dev.begin(plan)?;
         self.embed(dev, plan, kept.as_deref())?;

@@ -81,6 +81,72 @@ pub fn next_token(
     Ok(WeightSource::Files(own))
 }
 
+/// What a head reads that is the same in its model, so that one device need not hold it twice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CommonEnds {
+    /// The table of tokens.
+    pub table: bool,
+    /// The matrix of logits.
+    pub head: bool,
+}
+
+impl CommonEnds {
+    /// What they take, once, of the head `spec`.
+    pub fn bytes(self, spec: &ModelSpec) -> u64 {
+        let rows = [(self.table, spec.token_rows()), (self.head, spec.vocab_size)];
+        let rows: u64 = rows.iter().filter(|(common, _)| *common).map(|(_, n)| *n as u64).sum();
+        rows.saturating_mul((spec.embed_width * spec.dtype.bytes()) as u64)
+    }
+}
+
+/// What the head `spec` with these files has in common with the model `target`: what its files lack
+/// and what they repeat, as many heads' do.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn common_ends(
+    spec: &ModelSpec,
+    files: &WeightSource,
+    target: &ModelSpec,
+    model: &WeightSource,
+) -> Result<CommonEnds> {
+    let shape = |spec: &ModelSpec| (spec.vocab_size, spec.embed_width, spec.dtype, spec.segments());
+    let few = spec.draft_head.as_ref().is_none_or(|head| head.few.is_some());
+    // Behind weights with adapters devices put what the head is not to have. A tied table is held
+    // in a form that can be multiplied by.
+    let alike = shape(spec) == shape(target) && target.adapters.is_none() && !spec.tied;
+    // A quantised matrix takes memory of the device that multiplies by it.
+    let plain = !few && spec.quant.is_none() && target.quant.is_none();
+    if !alike || spec.draft_head.is_none() {
+        return Ok(CommonEnds::default());
+    }
+    let (WeightSource::Files(own), WeightSource::Files(theirs)) = (files, model) else {
+        let dummy = matches!((files, model), (WeightSource::Dummy, WeightSource::Dummy));
+        return Ok(CommonEnds { table: dummy, head: dummy && plain });
+    };
+
+    let table = format!("{}{}.weight", prefix_of(target, model), target.family.names.embed);
+    let own_table = format!("{}{}.weight", prefix_of(spec, files), spec.family.names.embed);
+    let own_head = format!("{}.weight", spec.family.names.head);
+    let head = names_of_head(target, &table).into_iter().find(|name| theirs.contains(name));
+    let same = |own_name: &str, name: &str| own.same_tensor(own_name, theirs, name);
+    Ok(CommonEnds {
+        table: same(&own_table, &table)?,
+        head: plain && head.map_or(Ok(false), |head| same(&own_head, &head))?,
+    })
+}
+
+/// Where a model's matrix of logits may be: it stands outside of the prefix, or under the language
+/// model's; or it is the table.
+fn names_of_head(target: &ModelSpec, table: &str) -> Vec<String> {
+    let head = format!("{}.weight", target.family.names.head);
+    if target.tied {
+        // A copy that a tied model has as well is not read.
+        return vec![table.into()];
+    }
+    vec![format!("language_model.{head}"), head]
+}
+
 /// Table of tokens and matrix of logits, where the head has none of its own.
 fn borrow_ends(files: &mut Checkpoint, spec: &ModelSpec, target: &ModelSpec, from: &WeightSource) {
     let WeightSource::Files(model) = from else { return };

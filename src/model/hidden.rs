@@ -1,7 +1,13 @@
 //! What a model keeps of its hidden states for a head that drafts: a row of each position in its
-//! pages, as the head reads it. The model's decoder fills it in each step; the head reads it when
-//! it is asked, however much later, since pages that are hit again hold the rows that were computed
-//! with them.
+//! pages, as the head reads it. The head reads it when it is asked, however much later, since pages
+//! that are hit again hold the rows that were computed with them.
+//!
+//! Where a row is the model's last hidden state, its decoder puts it there in each step. Where it
+//! is a product of what enters several layers, a step puts those inputs behind the ones before, and
+//! the product is made of all of them when the head is about to read: while drafts pause, nobody
+//! waits for a matrix of 100 MB (an 8B model's) in each step. It is made earlier where there is no
+//! room for a step's rows, and where a sequence ends, begins or goes back: only then may a position
+//! or a page come to hold another token, and no two unread rows may be for the same kept one.
 
 use super::checkpoint::WeightSource;
 use super::config::ModelSpec;
@@ -11,6 +17,7 @@ use crate::device::trace::{Held, Trace};
 use crate::device::{DType, Device, DeviceLimits};
 use crate::error::Result;
 use crate::internal;
+use crate::plan::{SlotChange, StepPlan};
 
 /// The rows, and what is made of a step's on their way.
 pub struct HiddenRows<D: Device> {
@@ -25,10 +32,35 @@ pub struct HiddenRows<D: Device> {
 
 struct Tapped<D: Device> {
     project: Linear<D::Weight>,
-    /// Inputs of layers beside each other, `[step_tokens, taps * hidden]`.
-    inputs: D::Tensor,
+    /// Inputs of layers beside each other, `[step_tokens, taps * hidden]`, of steps one behind the
+    /// other.
+    inputs: D::Unread,
+    /// How many of them there are, and may be.
+    unread: usize,
+    most: usize,
     /// Their product, `[step_tokens, width]`.
     projected: D::Tensor,
+}
+
+impl<D: Device> Tapped<D> {
+    fn multiply(&mut self, dev: &mut D, rows: usize) -> Result<()> {
+        let Tapped { project, inputs, projected, .. } = self;
+        dev.begin_rows(rows)?;
+        let inputs = dev.unread_rows(inputs);
+        dev.linear(&project.weight, project.bias.as_ref(), inputs, projected)
+    }
+
+    /// All that is unread becomes kept rows.
+    fn keep(&mut self, dev: &mut D, kept: &mut D::Tensor) -> Result<()> {
+        let rows = std::mem::take(&mut self.unread);
+        if rows == 0 {
+            return Ok(());
+        }
+        self.multiply(dev, rows)?;
+        dev.keep_unread(&self.projected, &self.inputs, kept)?;
+        dev.end_rows();
+        Ok(())
+    }
 }
 
 impl<D: Device> HiddenRows<D> {
@@ -60,7 +92,9 @@ impl<D: Device> HiddenRows<D> {
         let tapped = match product {
             Some(project) => Some(Tapped {
                 project,
-                inputs: dev.tensor(limits.step_tokens, head.taps.len() * head.target_hidden)?,
+                inputs: dev.unread(limits.step_tokens, head.taps.len() * head.target_hidden)?,
+                unread: 0,
+                most: limits.step_tokens,
                 projected: dev.tensor(limits.step_tokens, spec.hidden)?,
             }),
             None => None,
@@ -71,27 +105,61 @@ impl<D: Device> HiddenRows<D> {
         Ok(HiddenRows { taps, target_hidden, tapped, kept })
     }
 
-    /// The rows, for the head.
-    pub fn kept(&mut self) -> &mut D::Tensor {
-        &mut self.kept
+    /// The rows, for the head on the device `reader`. `dev` is the model's.
+    ///
+    /// # Errors
+    /// The devices'.
+    pub fn read(&mut self, dev: &mut D, reader: &mut D) -> Result<&mut D::Tensor> {
+        if let Some(tapped) = self.tapped.as_mut().filter(|tapped| tapped.unread > 0) {
+            tapped.keep(dev, &mut self.kept)?;
+            reader.follow(dev)?;
+        }
+        Ok(&mut self.kept)
+    }
+
+    /// Multiply so many rows, whatever is in them: what a device does once for each size is done
+    /// then. Nothing is kept.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn rehearse(&mut self, dev: &mut D, rows: usize) -> Result<()> {
+        let Some(tapped) = &mut self.tapped else { return Ok(()) };
+        tapped.multiply(dev, rows)?;
+        dev.end_rows();
+        Ok(())
+    }
+
+    /// A step is about to begin.
+    pub(super) fn begin(&mut self, dev: &mut D, plan: &StepPlan) -> Result<()> {
+        let Some(tapped) = &mut self.tapped else { return Ok(()) };
+        let rows = plan.tokens();
+        let renews = |change: &SlotChange| {
+            use SlotChange::{Close, Open, Truncate};
+            matches!(change, Open(_) | Close { .. } | Truncate { .. })
+        };
+        if tapped.unread + rows > tapped.most || plan.changes.iter().any(renews) {
+            tapped.keep(dev, &mut self.kept)?;
+        }
+        dev.begin_unread(tapped.unread, &mut tapped.inputs)?;
+        tapped.unread += rows;
+        Ok(())
     }
 
     /// The residual as it enters a layer, or leaves the last.
     pub(super) fn enters(&mut self, dev: &mut D, layer: usize, residual: &D::Tensor) -> Result<()> {
         let Some(Tapped { inputs, .. }) = &mut self.tapped else { return Ok(()) };
         for (nth, _) in self.taps.iter().enumerate().filter(|(_, &tap)| tap == layer) {
-            dev.put_columns(residual, nth * self.target_hidden, false, inputs)?;
+            dev.put_unread(residual, nth * self.target_hidden, inputs)?;
         }
         Ok(())
     }
 
     /// All of a step was computed; `last` left the last norm.
     pub(super) fn keep(&mut self, dev: &mut D, last: &D::Tensor) -> Result<()> {
-        let Some(Tapped { project, inputs, projected }) = &mut self.tapped else {
-            return dev.keep_hidden(last, &mut self.kept);
-        };
-        dev.linear(&project.weight, project.bias.as_ref(), inputs, projected)?;
-        dev.keep_hidden(projected, &mut self.kept)
+        match self.tapped {
+            Some(_) => Ok(()),
+            None => dev.keep_hidden(last, &mut self.kept),
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The weights of a decoder on a device, as the forward pass takes them. Made by `load`, used by
 //! `decoder`. `W` is the device's own type of a weight; how it is stored is not known here.
 
+use std::sync::Arc;
+
 use super::architectures::Joined;
 use super::lora::{self, Place};
 use crate::device::{Activation, Norm, Routing};
@@ -8,9 +10,9 @@ use crate::device::{Activation, Norm, Routing};
 /// All weights of a decoder.
 pub struct Weights<W> {
     /// The token table, `[vocab, embed_width]`.
-    pub embed: W,
+    pub embed: Arc<W>,
     /// None: `embed` is the head, or there is none.
-    pub head: Option<W>,
+    pub head: Option<Arc<W>>,
     /// Added to the logits.
     pub head_bias: Option<W>,
     /// From the width of the token table to that of the residual, where they differ.
@@ -32,6 +34,26 @@ pub struct Weights<W> {
     pub tower: Option<TowerWeights<W>>,
     /// What a head that drafts has beside, which the decoder takes out.
     pub draft_head: Option<DraftHeadWeights<W>>,
+}
+
+/// What a head that drafts may have in common with its model, on the same device.
+pub struct SharedEnds<W> {
+    /// The token table.
+    pub table: Option<Arc<W>>,
+    /// The matrix of logits.
+    pub head: Option<Arc<W>>,
+}
+
+impl<W> Default for SharedEnds<W> {
+    fn default() -> Self {
+        SharedEnds { table: None, head: None }
+    }
+}
+
+impl<W> Clone for SharedEnds<W> {
+    fn clone(&self) -> Self {
+        SharedEnds { table: self.table.clone(), head: self.head.clone() }
+    }
 }
 
 /// What a head that drafts has in front of its layer and behind its product of logits.

@@ -25,6 +25,38 @@ fn hidden_states_are_kept_by_page() {
     });
 }
 
+/// Inputs of two steps, in other pages each, whose product is made and kept at once.
+#[test]
+fn inputs_of_several_steps_become_kept_rows_at_once() {
+    each_type(|dtype| {
+        for (rows, width) in [(1, 64), (20, 12), (33, 264)] {
+            let case = format!("{rows} rows of two times {width}");
+            compare!(dtype, &Setup::default(), &case, 1.0, |b| {
+                let product = b.linear(88, 40, 2 * width);
+                let mut unread = b.dev.unread(2 * rows, 2 * width)?;
+                for (step, seed) in [(0, 86), (1, 87)] {
+                    let x = b.input(rows, width, seed);
+                    b.dev.begin_unread(step * rows, &mut unread)?;
+                    b.dev.put_unread(&x, 0, &mut unread)?;
+                    b.dev.put_unread(&x, width, &mut unread)?;
+                }
+                let kept_rows = b.kept_rows();
+                let mut kept = b.dev.tensor(kept_rows, 40)?;
+                let mut made = b.tensor(2 * rows, 40);
+                b.dev.begin_rows(2 * rows)?;
+                let inputs = b.dev.unread_rows(&unread);
+                b.dev.linear(&product, None, inputs, &mut made)?;
+                b.dev.keep_unread(&made, &unread, &mut kept)?;
+                b.dev.end_rows();
+                let mut back = b.tensor(rows, 40);
+                b.dev.kept_hidden(&kept, &mut back)?;
+                let made = b.dev.read(&made, 2 * rows)?;
+                Ok(vec![("made", made), ("kept", b.dev.read(&back, rows)?)])
+            });
+        }
+    });
+}
+
 #[test]
 fn rows_lie_beside_each_other() {
     each_type(|dtype| {

@@ -38,6 +38,58 @@ fn hidden_states_are_kept_by_page() {
     assert_eq!(kept.row(kept_row(FIRST + ROWS - 1)), x.row(ROWS - 1));
 }
 
+/// Two steps of a sequence, two inputs beside each other in each, read together.
+#[test]
+fn inputs_of_several_steps_become_kept_rows_at_once() {
+    const MORE: usize = 7;
+    let width = 3;
+    let mut dev = device(Isa::detect(), 1, ROWS, FIRST, no_kv());
+    let mut unread = dev.unread(ROWS + MORE, 2 * width).unwrap();
+    let mut kept = dev.tensor(5 * 16, 2 * width).unwrap();
+    let mut noise = Noise(6);
+    let mut put = |dev: &mut Cpu, at: usize, rows: usize| {
+        let [a, b] = [(); 2].map(|()| tensor(dev, ROWS, width, &noise.values(ROWS * width)));
+        dev.begin_unread(at, &mut unread).unwrap();
+        dev.put_unread(&a, 0, &mut unread).unwrap();
+        dev.put_unread(&b, width, &mut unread).unwrap();
+        let both = |r: usize| [a.row(r), b.row(r)].concat();
+        (0..rows).map(both).collect::<Vec<_>>()
+    };
+    let mut want = put(&mut dev, 0, ROWS);
+    let slot = SlotId(1);
+    let length = (FIRST + ROWS - MORE) as u32;
+    let mut plan = StepPlan {
+        step: 2,
+        changes: vec![SlotChange::Truncate { slot, length }],
+        chunk_tokens: (0..MORE as u32).map(TokenId).collect(),
+        ..StepPlan::default()
+    };
+    plan.push(slot, Feed::Known(0..MORE), true);
+    dev.begin(&plan).unwrap();
+    want.extend(put(&mut dev, ROWS, MORE));
+
+    // As they are, in place of a product. The last rows of both steps stand for the same.
+    dev.begin_rows(ROWS + MORE).unwrap();
+    let said = dev.tensor(ROWS + MORE, 2 * width).unwrap();
+    let refused = dev.keep_unread(&said, &unread, &mut kept).unwrap_err().to_string();
+    assert!(refused.contains("two hidden states for row"), "{refused}");
+    dev.begin_rows(ROWS).unwrap();
+    let rows = dev.unread_rows(&unread).data.to_vec();
+    let mut first = dev.tensor(ROWS, 2 * width).unwrap();
+    first.data.copy_from_slice(&rows[..ROWS * 2 * width]);
+    dev.keep_unread(&first, &unread, &mut kept).unwrap();
+    dev.end_rows();
+    for (r, want) in want.iter().enumerate() {
+        assert_eq!(&rows[r * 2 * width..(r + 1) * 2 * width], want, "row {r}");
+    }
+    for r in 0..ROWS {
+        assert_eq!(kept.row(kept_row(FIRST + r)), want[r], "row {r}");
+    }
+    let touched = kept.data.iter().filter(|&&x| x != 0.0).count();
+    assert_eq!(touched, ROWS * 2 * width, "and nothing else");
+    assert!(dev.put_unread(&first, 1, &mut unread).is_err(), "too wide");
+}
+
 #[test]
 fn rows_lie_beside_each_other_and_start_blank_if_they_are_to() {
     for (first, blank) in [(0, false), (3, true), (7, false)] {

@@ -9,6 +9,7 @@ use triton_vllm::device::ops::*;
 use triton_vllm::device::{DType, DeviceLimits, KvType, Rank};
 use triton_vllm::ids::{AdapterId, GroupId, PageId, SlotId, TokenId};
 use triton_vllm::model::config::{EagleVersion, SpecOptions};
+use triton_vllm::model::head_files::CommonEnds;
 use triton_vllm::model::{
     head_files, Checkpoint, Decoder, HiddenRows, ModelSpec, Shard, WeightSource,
 };
@@ -116,15 +117,18 @@ pub struct Pair<D: Device> {
 /// A draft, and the logits that it was taken from.
 pub type Draft = (u32, Vec<f32>);
 
-const PAGE: usize = 16;
+/// Positions of a page.
+pub const PAGE: usize = 16;
+/// Those of a pool.
+pub const PAGES: usize = 16;
 
 fn limits(spec: &ModelSpec, kv: KvType) -> DeviceLimits {
     let shard = Shard::new(spec, Rank::ALONE).unwrap();
     DeviceLimits {
         step_tokens: 64,
-        slots: 2,
+        slots: 3,
         logits_rows: 4,
-        pages: 16,
+        pages: PAGES,
         page_size: PAGE,
         max_model_len: 96,
         kv: shard.kv_shape(spec, &spec.kv_shape(Some(kv)).unwrap()),
@@ -141,7 +145,11 @@ fn tokens(ids: &[u32]) -> Vec<TokenId> {
 /// Sequences lie in these pages: positions go through the table.
 fn open(slot: u32, ahead: u32) -> Vec<SlotChange> {
     let pages = [[7, 2, 11, 5], [3, 14, 1, 9]][slot as usize];
-    let slot = SlotId(slot);
+    opened(SlotId(slot), pages.map(PageId).to_vec(), ahead)
+}
+
+/// A slot that begins in these pages.
+pub fn opened(slot: SlotId, pages: Vec<PageId>, ahead: u32) -> Vec<SlotChange> {
     let sampler = SamplerSpec { ahead, ..SamplerSpec::default() };
     let open = SlotOpen {
         slot,
@@ -151,13 +159,22 @@ fn open(slot: u32, ahead: u32) -> Vec<SlotChange> {
         cached_tokens: 0,
         sampler: Arc::new(sampler),
     };
-    let pages = pages.map(PageId).to_vec();
     vec![SlotChange::Open(Box::new(open)), SlotChange::Pages { slot, group: GroupId(0), pages }]
 }
 
 impl<D: Device> Pair<D> {
-    /// `kv`: the type of pages.
-    pub fn new(row: &Row, kv: KvType, mut devices: impl FnMut(DType) -> D) -> Pair<D> {
+    /// `kv`: the type of pages. The head holds all of its own.
+    pub fn new(row: &Row, kv: KvType, devices: impl FnMut(DType) -> D) -> Pair<D> {
+        Pair::sharing(row, kv, CommonEnds::default(), devices)
+    }
+
+    /// The same of a head that has these of its model.
+    pub fn sharing(
+        row: &Row,
+        kv: KvType,
+        common: CommonEnds,
+        mut devices: impl FnMut(DType) -> D,
+    ) -> Pair<D> {
         let (spec, weights) = &row.target;
         let (head_spec, head_weights) = &row.head;
         let mut dev = devices(spec.dtype);
@@ -167,8 +184,30 @@ impl<D: Device> Pair<D> {
         decoder.keep_hidden(rows);
         let mut head = devices(spec.dtype);
         let sizes = limits(head_spec, kv);
-        let head_decoder = Decoder::load(head_spec, head_weights, &mut head, &sizes).unwrap();
+        let ends = decoder.ends(common);
+        let head_decoder =
+            Decoder::load_sharing(head_spec, head_weights, &mut head, &sizes, ends).unwrap();
         Pair { target: (dev, decoder), head: (head, head_decoder), step: 0 }
+    }
+
+    /// A step of the model.
+    pub fn step(&mut self, plan: &StepPlan) {
+        let (dev, decoder) = &mut self.target;
+        decoder.step(dev, plan).unwrap();
+        decoder.sample(dev, &TokenMasks::default()).unwrap();
+        dev.collect().unwrap();
+    }
+
+    /// What the head is on.
+    pub fn head_device(&self) -> &D {
+        &self.head.0
+    }
+
+    /// The hidden states as the head would read them now.
+    pub fn kept(&mut self) -> &D::Tensor {
+        let (dev, decoder) = &mut self.target;
+        let rows = decoder.hidden_rows().expect("hidden states");
+        rows.read(dev, &mut self.head.0).unwrap()
     }
 
     fn plan(&mut self, changes: Vec<SlotChange>) -> StepPlan {
@@ -231,7 +270,9 @@ impl<D: Device> Pair<D> {
 
     fn pass(&mut self, plan: &StepPlan) -> Option<Draft> {
         let (dev, decoder) = &mut self.head;
-        let kept = self.target.1.hidden_rows().map(HiddenRows::kept);
+        let (target, model) = &mut self.target;
+        let rows = model.hidden_rows().expect("hidden states");
+        let kept = Some(rows.read(target, dev).unwrap());
         decoder.step_beside(dev, plan, kept).unwrap();
         let logits = decoder.logits(dev, plan.logits.len()).unwrap();
         decoder.sample(dev, &TokenMasks::default()).unwrap();

@@ -8,7 +8,66 @@ use crate::error::Result;
 use crate::ids::SlotId;
 use crate::internal;
 
+/// See [`DraftOps::Unread`].
+pub struct Unread {
+    rows: Tensor,
+    /// Kept row of each.
+    kept: Vec<usize>,
+    /// First row of the current step.
+    at: usize,
+}
+
 impl DraftOps for Cpu {
+    type Unread = Unread;
+
+    fn unread(&mut self, rows: usize, width: usize) -> Result<Unread> {
+        Ok(Unread { rows: Tensor::new(rows, width)?, kept: vec![0; rows], at: 0 })
+    }
+
+    fn begin_unread(&mut self, at: usize, unread: &mut Unread) -> Result<()> {
+        unread.at = at;
+        Ok(())
+    }
+
+    fn put_unread(&mut self, x: &Tensor, first: usize, unread: &mut Unread) -> Result<()> {
+        let Unread { rows, kept, at } = unread;
+        let columns = first..first + x.width;
+        let step = self.slots.token_rows.len();
+        if columns.end > rows.width || *at + step > rows.rows {
+            let (most, width) = (rows.rows, rows.width);
+            return Err(internal!("{step} rows from {at} of {most}, {columns:?} of {width}"));
+        }
+        for (r, row) in self.slots.token_rows.iter().enumerate() {
+            rows.row_mut(*at + r)[columns.clone()].copy_from_slice(x.row(r));
+            if first == 0 {
+                kept[*at + r] = self.kept_row(row.slot, row.position)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn unread_rows<'u>(&self, unread: &'u Unread) -> &'u Tensor {
+        &unread.rows
+    }
+
+    fn keep_unread(&mut self, x: &Tensor, unread: &Unread, kept: &mut Tensor) -> Result<()> {
+        let of = &unread.kept[..self.rows()];
+        // A device that copies them in any order could leave either.
+        let mut sorted = of.to_vec();
+        sorted.sort_unstable();
+        if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(internal!("two hidden states for row {}", twice[0]));
+        }
+        for (r, &to) in of.iter().enumerate() {
+            kept.row_mut(to).copy_from_slice(x.row(r));
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, _: &Cpu) -> Result<()> {
+        Ok(())
+    }
+
     fn put_columns(
         &mut self,
         x: &Tensor,

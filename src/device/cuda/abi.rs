@@ -2103,6 +2103,82 @@ const _: () = {
     ["Offset of field: HiddenRows::ahead"][::std::mem::offset_of!(HiddenRows, ahead) - 80usize];
     ["Offset of field: HiddenRows::unused"][::std::mem::offset_of!(HiddenRows, unused) - 84usize];
 };
+#[doc = " *at = row"]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct BeginUnread {
+    pub at: DevicePtr,
+    pub row: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of BeginUnread"][::std::mem::size_of::<BeginUnread>() - 16usize];
+    ["Alignment of BeginUnread"][::std::mem::align_of::<BeginUnread>() - 8usize];
+    ["Offset of field: BeginUnread::at"][::std::mem::offset_of!(BeginUnread, at) - 0usize];
+    ["Offset of field: BeginUnread::row"][::std::mem::offset_of!(BeginUnread, row) - 8usize];
+    ["Offset of field: BeginUnread::unused"][::std::mem::offset_of!(BeginUnread, unused) - 12usize];
+};
+#[doc = " rows\\[*at + r, first ..] = x\\[r], and kept\\[*at + r] = the kept row of r's position if first is 0."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct PutUnread {
+    #[doc = " \\[rows, width]"]
+    pub x: DevicePtr,
+    #[doc = " \\[_, row_width]"]
+    pub rows: DevicePtr,
+    pub kept: DevicePtr,
+    pub at: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub position: DevicePtr,
+    pub slot_of: DevicePtr,
+    pub slots: SlotRows,
+    pub width: u32,
+    pub row_width: u32,
+    pub first: u32,
+    pub page_size: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PutUnread"][::std::mem::size_of::<PutUnread>() - 96usize];
+    ["Alignment of PutUnread"][::std::mem::align_of::<PutUnread>() - 8usize];
+    ["Offset of field: PutUnread::x"][::std::mem::offset_of!(PutUnread, x) - 0usize];
+    ["Offset of field: PutUnread::rows"][::std::mem::offset_of!(PutUnread, rows) - 8usize];
+    ["Offset of field: PutUnread::kept"][::std::mem::offset_of!(PutUnread, kept) - 16usize];
+    ["Offset of field: PutUnread::at"][::std::mem::offset_of!(PutUnread, at) - 24usize];
+    ["Offset of field: PutUnread::position"][::std::mem::offset_of!(PutUnread, position) - 32usize];
+    ["Offset of field: PutUnread::slot_of"][::std::mem::offset_of!(PutUnread, slot_of) - 40usize];
+    ["Offset of field: PutUnread::slots"][::std::mem::offset_of!(PutUnread, slots) - 48usize];
+    ["Offset of field: PutUnread::width"][::std::mem::offset_of!(PutUnread, width) - 80usize];
+    ["Offset of field: PutUnread::row_width"]
+        [::std::mem::offset_of!(PutUnread, row_width) - 84usize];
+    ["Offset of field: PutUnread::first"][::std::mem::offset_of!(PutUnread, first) - 88usize];
+    ["Offset of field: PutUnread::page_size"]
+        [::std::mem::offset_of!(PutUnread, page_size) - 92usize];
+};
+#[doc = " kept\\[of\\[r]] = x\\[r]"]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct KeepUnread {
+    #[doc = " \\[rows, width]"]
+    pub x: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub of: DevicePtr,
+    #[doc = " \\[_, width]"]
+    pub kept: DevicePtr,
+    pub width: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of KeepUnread"][::std::mem::size_of::<KeepUnread>() - 32usize];
+    ["Alignment of KeepUnread"][::std::mem::align_of::<KeepUnread>() - 8usize];
+    ["Offset of field: KeepUnread::x"][::std::mem::offset_of!(KeepUnread, x) - 0usize];
+    ["Offset of field: KeepUnread::of"][::std::mem::offset_of!(KeepUnread, of) - 8usize];
+    ["Offset of field: KeepUnread::kept"][::std::mem::offset_of!(KeepUnread, kept) - 16usize];
+    ["Offset of field: KeepUnread::width"][::std::mem::offset_of!(KeepUnread, width) - 24usize];
+    ["Offset of field: KeepUnread::unused"][::std::mem::offset_of!(KeepUnread, unused) - 28usize];
+};
 #[doc = " logits\\[s, t] = x\\[s, places\\[t]], or -inf"]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -352,6 +352,13 @@ impl Event {
         check(unsafe { sys::cuEventSynchronize(self.event) }, "a step on the GPU")
     }
 
+    /// What is enqueued on the stream of `other`, on the same GPU, from here on waits until ours
+    /// has passed the last record.
+    pub fn hold(&self, other: &Context) -> Result<()> {
+        // SAFETY: event and stream live; the driver keeps what it needs of the event.
+        check(unsafe { sys::cuStreamWaitEvent(other.stream, self.event, 0) }, "cuStreamWaitEvent")
+    }
+
     /// Milliseconds from `start` to here; both were recorded, timed, and this one was waited for.
     pub fn since_ms(&self, start: &Event) -> Result<f32> {
         type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> CUresult;

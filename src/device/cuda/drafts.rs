@@ -1,16 +1,87 @@
 //! What heads need that draft from hidden states, on the GPU: copies of rows (kernels/drafts.cu).
 
 use super::abi;
+use super::context::Event;
 use super::device_ptr::DevicePtr;
+use super::memory::Memory;
 use super::weights::Weight;
 use super::{Cuda, Tensor};
-use crate::device::DraftOps;
+use crate::device::{DraftOps, LoadOps};
 use crate::error::Result;
 use crate::internal;
 
 const THREADS: u32 = abi::DRAFT_THREADS;
 
+/// See [`DraftOps::Unread`].
+pub struct Unread {
+    rows: Tensor,
+    /// Kept row of each, a word.
+    kept: Memory,
+    /// First row of the current step, a word: recorded steps read it there.
+    at: Memory,
+}
+
 impl DraftOps for Cuda {
+    type Unread = Unread;
+
+    fn unread(&mut self, rows: usize, width: usize) -> Result<Unread> {
+        let words = |count| Memory::new(&self.context, 4 * count, "numbers of hidden states");
+        let (kept, at) = (words(rows)?, words(1)?);
+        Ok(Unread { rows: self.tensor(rows, width)?, kept, at })
+    }
+
+    fn begin_unread(&mut self, at: usize, unread: &mut Unread) -> Result<()> {
+        self.context.bind()?;
+        let parameters = abi::BeginUnread { at: unread.at.address, row: at as u32, unused: 0 };
+        self.kernels.begin_unread.launch(&self.context, [1, 1], 1, &parameters)
+    }
+
+    fn put_unread(&mut self, x: &Tensor, first: usize, unread: &mut Unread) -> Result<()> {
+        let (rows, width, all) = (self.rows(), x.width, unread.rows.width);
+        if first + width > all {
+            return Err(internal!("columns from {first} of {all}, {width} wide"));
+        }
+        let reserved = self.reserved()?;
+        let device = &reserved.steps.device;
+        let parameters = abi::PutUnread {
+            x: x.at(rows, width, "put_unread"),
+            // The host sees to it that there is room for the rows that are no padding.
+            rows: unread.rows.to(0, all, "put_unread"),
+            kept: unread.kept.address,
+            at: unread.at.address,
+            position: device.position.address,
+            slot_of: device.slot_of.address,
+            slots: device.slot_rows(self.slots.layout()),
+            width: width as u32,
+            row_width: all as u32,
+            first: first as u32,
+            page_size: reserved.limits.page_size as u32,
+        };
+        self.kernels.put_unread.launch(&self.context, [rows, 1], THREADS, &parameters)
+    }
+
+    fn unread_rows<'u>(&self, unread: &'u Unread) -> &'u Tensor {
+        &unread.rows
+    }
+
+    fn keep_unread(&mut self, x: &Tensor, unread: &Unread, kept: &mut Tensor) -> Result<()> {
+        let (rows, width) = (self.rows(), x.width);
+        let parameters = abi::KeepUnread {
+            x: x.at(rows, width, "keep_unread"),
+            of: unread.kept.address,
+            kept: kept.to(kept.rows, width, "keep_unread"),
+            width: width as u32,
+            unused: 0,
+        };
+        self.kernels.keep_unread.launch(&self.context, [rows, 1], THREADS, &parameters)
+    }
+
+    fn follow(&mut self, other: &Cuda) -> Result<()> {
+        let passed = Event::new(&other.context, false)?;
+        passed.record()?;
+        passed.hold(&self.context)
+    }
+
     fn put_columns(
         &mut self,
         x: &Tensor,

@@ -243,6 +243,7 @@ kernels! {
         attend_spans(AttendSpans);
     "drafts":
         put_columns(PutColumns) store_hidden(HiddenRows) load_hidden(HiddenRows)
+        begin_unread(BeginUnread) put_unread(PutUnread) keep_unread(KeepUnread)
         spread_logits(SpreadLogits);
     "attention_spans":
         spans_short_64(AttendSpans) spans_short_80(AttendSpans) spans_short_96(AttendSpans)

@@ -33,6 +33,7 @@ use crate::engine::step_loop::Runner;
 use crate::error::{Error, Result};
 use crate::files::Progress;
 use crate::model::config::VisionSpec;
+use crate::model::weights::SharedEnds;
 use crate::model::{budget, Decoder, HiddenRows, ModelSpec, Shard, WeightSource};
 use crate::scheduler::{DraftLengths, ImageLimits, Scheduler, SchedulerConfig, StateConfig};
 use crate::threads;
@@ -201,10 +202,13 @@ fn load_on<D: Device + BreakOnPurpose>(
     let reader = draft.as_ref().map(|sizes| sizes.draft).filter(|d| d.spec.draft_head.is_some());
     let drafts = args.speculation.as_ref().map(|speculation| &speculation.lengths);
     let target = (spec, weights);
-    let loaded = load_ranks(devices, group.as_deref(), target, reader, &limits, drafts)?;
+    let none = SharedEnds::default();
+    let loaded = load_ranks(devices, group.as_deref(), target, reader, &limits, drafts, none)?;
     let mut drafting = match &draft {
-        Some(DraftSizes { draft: Draft { spec, weights }, limits }) => {
-            load_ranks(drafting, None, (spec, weights), None, limits, None)?
+        Some(DraftSizes { draft: Draft { spec, weights, common }, limits }) => {
+            let ends = loaded.first().map(|(_, decoder)| decoder.ends(*common));
+            let ends = ends.unwrap_or_default();
+            load_ranks(drafting, None, (spec, weights), None, limits, None, ends)?
         }
         None => Vec::new(),
     }
@@ -252,7 +256,7 @@ fn info_of<D: Device>(devices: &[D]) -> Result<(DeviceInfo, Rank)> {
 }
 
 /// The model on each device, or each rank's part of it, all at the same time, and its first steps.
-/// `reader`: what drafts from its hidden states.
+/// `reader`: what drafts from its hidden states. `ends`: what each need not hold itself.
 fn load_ranks<D: Device>(
     mut devices: Vec<D>,
     group: Option<&dyn RankGroup>,
@@ -260,6 +264,7 @@ fn load_ranks<D: Device>(
     reader: Option<&Draft>,
     limits: &DeviceLimits,
     drafts: Option<&DraftLengths>,
+    ends: SharedEnds<D::Weight>,
 ) -> Result<Vec<(D, Decoder<D>)>> {
     // A model that drafts may have fewer positions than its target.
     let max_model_len = limits.max_model_len.min(spec.max_model_len);
@@ -270,7 +275,7 @@ fn load_ranks<D: Device>(
     let load_and_rehearse = |device: &mut D| {
         let keep = |head: &Draft| HiddenRows::load(&head.spec, &head.weights, device, limits);
         let rows = reader.map(keep).transpose()?;
-        let mut decoder = Decoder::load(spec, weights, device, limits)?;
+        let mut decoder = Decoder::load_sharing(spec, weights, device, limits, ends.clone())?;
         rows.into_iter().for_each(|rows| decoder.keep_hidden(rows));
         rehearsal.run(device, &mut decoder)?;
         Ok(decoder)

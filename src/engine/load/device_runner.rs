@@ -8,7 +8,7 @@ use crate::engine::step_loop::Runner;
 use crate::error::Result;
 use crate::ids::AdapterSlotId;
 use crate::internal;
-use crate::model::{Adapter, Decoder, HiddenRows};
+use crate::model::{Adapter, Decoder};
 use crate::plan::{StepPlan, StepResult, TokenMasks};
 
 pub(super) struct DeviceRunner<D: Device + BreakOnPurpose> {
@@ -53,7 +53,10 @@ impl<D: Device + BreakOnPurpose> Runner for DeviceRunner<D> {
             if enqueued - results.len() >= self.depth {
                 results.push(device.collect()?);
             }
-            let kept = self.decoder.hidden_rows().map(HiddenRows::kept);
+            let kept = match self.decoder.hidden_rows() {
+                Some(rows) => Some(rows.read(&mut self.device, device)?),
+                None => None,
+            };
             decoder.step_beside(device, plan, kept)?;
             decoder.sample(device, &TokenMasks::default())?;
         }

@@ -12,7 +12,8 @@ use crate::engine::options::EngineOptions;
 use crate::error::{Error, Result};
 use crate::files::Progress;
 use crate::invalid;
-use crate::model::{budget, head_files, hidden, ModelSpec, Shard, WeightSource};
+use crate::model::head_files::{self, CommonEnds};
+use crate::model::{budget, hidden, ModelSpec, Shard, WeightSource};
 
 /// Logits rows beyond one for each slot: of few sequences each may feed a token that it missed, and
 /// a recorded step has logits of that too.
@@ -22,6 +23,8 @@ const MISSED_ROWS: usize = 16;
 pub(super) struct Draft {
     pub spec: ModelSpec,
     pub weights: WeightSource,
+    /// What it need not hold itself.
+    pub common: CommonEnds,
 }
 
 /// It with its limits, for one rank. Each rank has all of it.
@@ -42,7 +45,7 @@ pub(super) fn read(
     progress: &Arc<Progress>,
     target: &Model,
 ) -> Result<Option<Draft>> {
-    let Model { spec: target, weights, .. } = target;
+    let Model { spec: target, weights: model, .. } = target;
     let draft = args.speculation.as_ref().and_then(|speculation| speculation.draft.as_ref());
     let Some(draft) = draft else { return Ok(None) };
     let own = EngineArgs {
@@ -64,17 +67,23 @@ pub(super) fn read(
     let (spec, weights) = match draft.kind {
         DraftKind::Model => files::read_weights(&own, options, progress).map_err(at)?,
         DraftKind::Eagle(version) => {
-            let target = (target, weights);
+            let target = (target, model);
             files::read_head(&own, options, progress, version, target).map_err(at)?
         }
         DraftKind::NextToken => {
             let spec = target.next_token_layer()?;
-            let weights = head_files::next_token(&spec, target, weights)?;
+            let weights = head_files::next_token(&spec, target, model)?;
             (spec, weights)
         }
     };
     check(&spec, target)?;
-    Ok(Some(Draft { spec, weights }))
+    // A rank of several has a part of the model's, and all of the head's.
+    let common = if args.tensor_parallel_size == 1 {
+        head_files::common_ends(&spec, &weights, target, model)?
+    } else {
+        CommonEnds::default()
+    };
+    Ok(Some(Draft { spec, weights, common }))
 }
 
 fn check(draft: &ModelSpec, target: &ModelSpec) -> Result<()> {
@@ -120,14 +129,21 @@ impl Draft {
 impl DraftSizes<'_> {
     /// What it takes on a device beside pages.
     pub fn held(&self, activation: DType) -> Result<Held> {
-        let Draft { spec, weights } = self.draft;
+        let Draft { spec, weights, .. } = self.draft;
         let own = budget::held(spec, weights, &self.limits, activation, Rank::ALONE)?;
-        Ok(own.and(self.held_for_it(activation)?))
+        Ok(self.but_common(own).and(self.held_for_it(activation)?))
+    }
+
+    /// What it holds itself of all this, which it would hold alone.
+    pub fn but_common(&self, mut held: Held) -> Held {
+        let common = self.draft.common.bytes(&self.draft.spec);
+        held.weights = held.weights.saturating_sub(common);
+        held
     }
 
     /// What the model keeps for it beside pages.
     pub fn held_for_it(&self, activation: DType) -> Result<Held> {
-        let Draft { spec, weights } = self.draft;
+        let Draft { spec, weights, .. } = self.draft;
         if spec.draft_head.is_none() {
             return Ok(Held::default());
         }

@@ -92,7 +92,8 @@ pub(super) fn gpu_pool(
     }
     let mut held = gpu_held(info, spec, weights, limits, rank)?;
     if let Some(sizes @ DraftSizes { draft, limits }) = draft {
-        held = held.and(gpu_held(info, &draft.spec, &draft.weights, limits, Rank::ALONE)?);
+        let own = gpu_held(info, &draft.spec, &draft.weights, limits, Rank::ALONE)?;
+        held = held.and(sizes.but_common(own));
         held = held.and(sizes.held_for_it(spec.dtype)?);
     }
     held.tensors += cuda::ranks::extra_bytes(rank);

@@ -50,6 +50,12 @@ impl Rehearsal<'_> {
             }
         }
 
+        for &rows in &sizes {
+            if let Some(kept) = decoder.hidden_rows() {
+                kept.rehearse(dev, rows)?;
+            }
+        }
+
         if !sizes.is_empty() {
             self.run_drafts(dev, decoder)?;
             dev.keep_choices();

@@ -240,6 +240,25 @@ impl Checkpoint {
         true
     }
 
+    /// Whether both checkpoints have such a tensor, of the same type, shape and bytes.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn same_tensor(&self, name: &str, other: &Checkpoint, other_name: &str) -> Result<bool> {
+        let both = (self.tensors.get(name), other.tensors.get(other_name));
+        let (Some(ours), Some(theirs)) = both else { return Ok(false) };
+        let (file, other_file) = (&self.files[ours.file], &other.files[theirs.file]);
+        let form = |entry: &Entry| (entry.dtype, entry.contiguous, entry.shape.clone());
+        if form(ours) != form(theirs) || !ours.contiguous {
+            return Ok(false);
+        }
+        if Arc::ptr_eq(file, other_file) && ours.bytes == theirs.bytes {
+            return Ok(true);
+        }
+        let ours = file.bytes().slice(ours.bytes.clone());
+        ours.equal(&other_file.bytes().slice(theirs.bytes.clone()))
+    }
+
     /// Of all tensors, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let gguf = self.gguf.iter().flat_map(Tensors::names);

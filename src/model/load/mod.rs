@@ -43,24 +43,30 @@ mod tower_mlp;
 mod vision;
 mod scale;
 
+use std::sync::Arc;
+
 use super::architectures::{Positions, QkNorm};
 use super::checkpoint::WeightSource;
 use super::config::{HeadKind, ModelSpec, NormOrder};
 use super::shard::{Cut, Shard};
 use super::weights::{
-    FeedForward, HeadAttention, Layer, Linear, Mixer, PositionTable, QkNorms, Weights,
+    FeedForward, HeadAttention, Layer, Linear, Mixer, PositionTable, QkNorms, SharedEnds, Weights,
 };
 use crate::device::cpu::workers::{self, Workers};
 use crate::device::{
     Activation, Bytes, DType, Device, HostTensor, Join, Norm, Rank, Source, WeightKind,
 };
 use crate::error::Result;
+use crate::internal;
 use crate::model::quant::unpack::Values;
 pub use kv_scales::kv_scales;
 pub(super) use loader::prefix_of;
 use loader::{dummy, Loader, Upload, Vector};
 
-/// Upload everything that the shard holds. Dummy weights depend on the tensors' names and shapes
+/// The table of tokens, and the head where that is another weight.
+type Ends<W> = (Arc<W>, Option<Arc<W>>);
+
+/// Upload everything that the shard holds, but what is `shared` with another model. Dummy weights depend on the tensors' names and shapes
 /// only, and on the rank.
 ///
 /// # Errors
@@ -71,8 +77,9 @@ pub fn load<D: Device>(
     shard: &Shard,
     format: &WeightSource,
     dev: &mut D,
+    shared: SharedEnds<D::Weight>,
 ) -> Result<Weights<D::Weight>> {
-    load_as(spec, shard, format, dev, false)
+    loader(spec, shard, format, dev, false)?.weights(shared)
 }
 
 /// The same for a device that only counts: every weight has the shape and form that it would have,
@@ -86,7 +93,7 @@ pub fn load_shapes<D: Device>(
     format: &WeightSource,
     dev: &mut D,
 ) -> Result<Weights<D::Weight>> {
-    load_as(spec, shard, format, dev, true)
+    loader(spec, shard, format, dev, true)?.weights(SharedEnds::default())
 }
 
 /// What a model multiplies the inputs of its layers by for the head `spec`, whose files these are;
@@ -106,16 +113,6 @@ pub fn tapped_product<D: Device>(
     };
     let shard = Shard::new(spec, Rank::ALONE)?;
     loader(spec, &shard, format, dev, shapes_only)?.tapped_product(head).map(Some)
-}
-
-fn load_as<D: Device>(
-    spec: &ModelSpec,
-    shard: &Shard,
-    format: &WeightSource,
-    dev: &mut D,
-    shapes_only: bool,
-) -> Result<Weights<D::Weight>> {
-    loader(spec, shard, format, dev, shapes_only)?.weights()
 }
 
 fn loader<'a, D: Device>(
@@ -139,16 +136,10 @@ fn loader<'a, D: Device>(
 }
 
 impl<D: Device> Loader<'_, D> {
-    fn weights(mut self) -> Result<Weights<D::Weight>> {
+    fn weights(mut self, shared: SharedEnds<D::Weight>) -> Result<Weights<D::Weight>> {
         let (spec, names) = (self.spec, self.names);
         let width = spec.embed_width;
-        let pools = spec.pooling.is_some();
-
-        // The table of tokens and the head, which may be the same weight.
-        let kind = if spec.tied { WeightKind::TableAndLinear } else { WeightKind::Table };
-        let mut embed = self.token_table(names.embed, kind)?;
-        let mut head = if spec.tied || pools { None } else { Some(self.head()?) };
-        self.reserve_for_tokens(&mut embed, head.as_mut())?;
+        let (embed, head) = self.ends(shared)?;
         let head_bias = if spec.head_bias {
             Some(self.vector(Vector {
                 name: format!("{}.bias", names.head),
@@ -206,6 +197,25 @@ impl<D: Device> Loader<'_, D> {
             tower,
             draft_head,
         })
+    }
+
+    /// The table of tokens and the head, which may be the same weight. Who shares has no adapters.
+    fn ends(&mut self, shared: SharedEnds<D::Weight>) -> Result<Ends<D::Weight>> {
+        let (spec, names) = (self.spec, self.names);
+        let kind = if spec.tied { WeightKind::TableAndLinear } else { WeightKind::Table };
+        let mut table = match shared.table {
+            None => Some(self.token_table(names.embed, kind)?),
+            Some(_) => None,
+        };
+        let none = spec.tied || spec.pooling.is_some() || shared.head.is_some();
+        let mut head = if none { None } else { Some(self.head()?) };
+        if let Some(table) = &mut table {
+            self.reserve_for_tokens(table, head.as_mut())?;
+        }
+
+        let table = shared.table.or(table.map(Arc::new));
+        let table = table.ok_or_else(|| internal!("no table of tokens"))?;
+        Ok((table, shared.head.or(head.map(Arc::new))))
     }
 
     fn layer(&mut self, i: usize) -> Result<Layer<D::Weight>> {

@@ -28,6 +28,32 @@ struct HiddenRows {
   u32 unused;
 };
 
+// *at = row
+struct BeginUnread {
+  DEVICE(u32) at;
+  u32 row, unused;
+};
+
+// rows[*at + r, first ..] = x[r], and kept[*at + r] = the kept row of r's position if first is 0.
+struct PutUnread {
+  DEVICE(const act) x;  // [rows, width]
+  DEVICE(act) rows;  // [_, row_width]
+  DEVICE(u32) kept;
+  DEVICE(const u32) at;
+  DEVICE(const u32) position;  // [rows]
+  DEVICE(const u32) slot_of;
+  SlotRows slots;
+  u32 width, row_width, first, page_size;
+};
+
+// kept[of[r]] = x[r]
+struct KeepUnread {
+  DEVICE(const act) x;  // [rows, width]
+  DEVICE(const u32) of;  // [rows]
+  DEVICE(act) kept;  // [_, width]
+  u32 width, unused;
+};
+
 // logits[s, t] = x[s, places[t]], or -inf
 struct SpreadLogits {
   DEVICE(const float) x;  // [rows, few]

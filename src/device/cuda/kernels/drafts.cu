@@ -29,13 +29,18 @@ __global__ void put_columns(const PutColumns a) {
   copy_row(a.x + (u64)row * a.width, to, a.width, whole);
 }
 
+// The number of the kept row of a slot's position.
+__device__ __forceinline__ u32 number_of_kept(const SlotRows& slots, u32 slot, u32 at,
+                                              u32 page_size) {
+  return row_of(slots, slot)[slots.pages + at / page_size] * page_size + at % page_size;
+}
+
 // The kept row of a step's row; null for rows that only pad the step.
 __device__ __forceinline__ act* kept_row(const HiddenRows& a) {
   const u32 row = a.row ? a.row[blockIdx.x] : blockIdx.x;
   const u32 slot = a.slot_of[row], at = a.position[row] + a.ahead;
   if (slot == NO_SLOT) return nullptr;
-  const u32 page = row_of(a.slots, slot)[a.slots.pages + at / a.page_size];
-  return a.kept + ((u64)page * a.page_size + at % a.page_size) * a.width;
+  return a.kept + (u64)number_of_kept(a.slots, slot, at, a.page_size) * a.width;
 }
 
 __global__ void store_hidden(const HiddenRows a) {
@@ -48,6 +53,31 @@ __global__ void load_hidden(const HiddenRows a) {
   begin();
   const act* from = kept_row(a);
   if (from) copy_row(from, a.x + (u64)blockIdx.x * a.width, a.width, a.width % 8 == 0);
+}
+
+// A launch of its own in front of a step: recorded steps read the word.
+__global__ void begin_unread(const BeginUnread a) {
+  begin();
+  *a.at = a.row;
+}
+
+// A block per row; those that only pad the step have no place.
+__global__ void put_unread(const PutUnread a) {
+  begin();
+  const u32 row = blockIdx.x, slot = a.slot_of[row];
+  if (slot == NO_SLOT) return;
+  const u32 to = *a.at + row;
+  if (a.first == 0 && threadIdx.x == 0)
+    a.kept[to] = number_of_kept(a.slots, slot, a.position[row], a.page_size);
+  const bool whole = a.width % 8 == 0 && a.row_width % 8 == 0 && a.first % 8 == 0;
+  copy_row(a.x + (u64)row * a.width, a.rows + (u64)to * a.row_width + a.first, a.width, whole);
+}
+
+__global__ void keep_unread(const KeepUnread a) {
+  begin();
+  const u32 row = blockIdx.x;
+  copy_row(a.x + (u64)row * a.width, a.kept + (u64)a.of[row] * a.width, a.width,
+           a.width % 8 == 0);
 }
 
 // An element for each thread, grid (rows, columns).
