@@ -135,6 +135,7 @@ fn random_step(
             free.extend(place.take().unwrap().pages);
             plan.changes.push(SlotChange::Close { slot });
         }
+
         let new = place.is_none();
         let fed = place.get_or_insert_with(|| {
             let pages = (0..PAGES_EACH).map(|_| free.swap_remove(chance.below(free.len())));
@@ -171,6 +172,7 @@ fn hidden_states_that_are_read_late_are_those_of_each_step() {
             let plan = random_step(&mut chance, step, &mut slots, &mut free);
             each.step(&plan);
             late.step(&plan);
+
             let want = each.kept();
             unread += 1;
             if chance.below(20) > 0 {

@@ -1,8 +1,6 @@
 //! The ops of the CPU device over tables of shapes and types: against naive loops in f64, and bit
 //! for bit between instruction sets, numbers of rows and numbers of threads.
 
-#[path = "ops/draft_odds.rs"]
-mod draft_odds;
 #[path = "ops/drafts.rs"]
 mod drafts;
 #[path = "ops/experts.rs"]

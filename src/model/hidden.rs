@@ -99,6 +99,7 @@ impl<D: Device> HiddenRows<D> {
             }),
             None => None,
         };
+
         let rows = limits.pages.saturating_mul(limits.page_size);
         let kept = dev.tensor(rows, spec.hidden)?;
         let (taps, target_hidden) = (head.taps.clone(), head.target_hidden);

@@ -305,6 +305,7 @@ mod tests {
             }
             steps
         };
+
         assert_eq!(drafting_steps(1)[..7], [1, 2, 3, 4, 8, 16, 32]);
         for first in [1, 2, 7, 100, 255] {
             let steps = drafting_steps(first);
@@ -312,6 +313,7 @@ mod tests {
             let late = steps.iter().filter(|&&step| step > first + 256);
             assert!(late.into_iter().all(|step| step.is_multiple_of(128)), "{steps:?}");
         }
+
         let mut drafts = SequenceDrafts::default();
         for accepted in [0, 0, 0, 0, 1] {
             drafts.fed(3);

@@ -40,6 +40,7 @@ fn inputs_of_several_steps_become_kept_rows_at_once() {
                     b.dev.put_unread(&x, 0, &mut unread)?;
                     b.dev.put_unread(&x, width, &mut unread)?;
                 }
+
                 let kept_rows = b.kept_rows();
                 let mut kept = b.dev.tensor(kept_rows, 40)?;
                 let mut made = b.tensor(2 * rows, 40);

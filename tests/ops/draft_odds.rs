@@ -1,6 +1,6 @@
 //! Drafts by chance: what is accepted of them and what is put in their place are together
 //! distributed as tokens without drafts. 100 000 draws of each sampler from a small vocabulary,
-//! beside their probabilities in f64. Part of `ops`.
+//! beside their probabilities in f64. Part of `drafts`.
 
 use super::*;
 use triton_vllm::plan::TokenMasks;

@@ -1,6 +1,9 @@
 //! What heads need that draft from hidden states: rows kept by page, rows beside each other, logits
 //! of some tokens. Part of `ops`.
 
+#[path = "draft_odds.rs"]
+mod odds;
+
 use super::*;
 
 /// `plan` has 20 rows from position 30 on, in pages of 16 in backward order.
@@ -82,8 +85,8 @@ fn inputs_of_several_steps_become_kept_rows_at_once() {
     for (r, want) in want.iter().enumerate() {
         assert_eq!(&rows[r * 2 * width..(r + 1) * 2 * width], want, "row {r}");
     }
-    for r in 0..ROWS {
-        assert_eq!(kept.row(kept_row(FIRST + r)), want[r], "row {r}");
+    for (r, want) in want.iter().enumerate().take(ROWS) {
+        assert_eq!(kept.row(kept_row(FIRST + r)), want, "row {r}");
     }
     let touched = kept.data.iter().filter(|&&x| x != 0.0).count();
     assert_eq!(touched, ROWS * 2 * width, "and nothing else");

@@ -31,6 +31,7 @@ impl<D: Device> Decoder<D> {
                 }
             }
         }
+
         let shared = || internal!("an adapter behind a weight that a head shares");
         if self.adapted_embed {
             let part = adapter.embed(&self.shard)?;

@@ -66,8 +66,8 @@ use loader::{dummy, Loader, Upload, Vector};
 /// The table of tokens, and the head where that is another weight.
 type Ends<W> = (Arc<W>, Option<Arc<W>>);
 
-/// Upload everything that the shard holds, but what is `shared` with another model. Dummy weights depend on the tensors' names and shapes
-/// only, and on the rank.
+/// Upload everything that the shard holds, but what is `shared` with another model. Dummy weights
+/// depend on the tensors' names and shapes only, and on the rank.
 ///
 /// # Errors
 /// A tensor that is missing or has another shape or dtype (one line naming file and tensor); out of
