@@ -164,6 +164,7 @@ impl Rig {
             kv: no_kv(),
             state: Default::default(),
             snapshots: 0,
+            spares: 0,
         };
         // A token's vector has a one in its own place, so that the head's columns are its logits.
         let one = |i: usize| if i.is_multiple_of(VOCAB + 1) { 1.0 } else { 0.0 };
