@@ -73,5 +73,7 @@ fn patches(rows: usize, columns: usize, content: usize) -> PatchRows {
         bytes: vec![0; 3 * rows * columns],
         numbers: Arc::new([[0.0; 256]; 3]),
         hash,
+        tiles: 1,
+        arranged: None,
     }
 }
