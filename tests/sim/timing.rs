@@ -16,8 +16,8 @@ use triton_vllm::scheduler::{
 
 use super::Rng;
 
-/// 4.3 ms for weights and gaps, 43 000 tokens/s of prompts, 128 KiB of K and V a position; 31 ms for
-/// the tower of Qwen2.5-VL over 1024 x 1024 pixels.
+/// 4.3 ms for weights and gaps, 43 000 tokens/s of prompts, 128 KiB of K and V a position; 31 ms
+/// for the tower of Qwen2.5-VL over 1024 x 1024 pixels.
 const H200: StepCost = StepCost {
     fixed: 4.3,
     per_row: 0.0225,
