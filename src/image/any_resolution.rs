@@ -96,14 +96,16 @@ impl AnyResolution {
 
         let squares = [height / side, width / side];
         let count = 1 + squares[0] * squares[1];
-        let mut all = Rgb::new(side, count * side)?;
+        // Without the rest that no patch sees: patches of all squares follow each other.
+        let seen = side / patch * patch;
+        let mut all = Rgb::new(side, count * seen)?;
         let whole = resize(image, side, side, filter, Rounding::Torch)?;
-        (0..side).for_each(|r| all.row_mut(r).copy_from_slice(whole.row(r)));
+        (0..seen).for_each(|r| all.row_mut(r).copy_from_slice(whole.row(r)));
         for n in 0..count - 1 {
             let (top, left) = (n / squares[1] * side, 3 * side * (n % squares[1]));
-            for r in 0..side {
+            for r in 0..seen {
                 let row = &padded.row(top + r)[left..left + 3 * side];
-                all.row_mut((1 + n) * side + r).copy_from_slice(row);
+                all.row_mut((1 + n) * seen + r).copy_from_slice(row);
             }
         }
 
