@@ -1,6 +1,6 @@
 //! How long a chunk may be by the time that is left of a step, where images in it are to be
-//! encoded: one for which there is no time waits, and the chunk ends in front of it. Used by `mod`; which
-//! images are kept is known to `images`, what they cost to `budget`.
+//! encoded: one for which there is no time waits, and the chunk ends in front of it. Used by `mod`;
+//! which images are kept is known to `images`, what they cost to `budget`.
 
 use super::budget::StepBudget;
 use super::cost::StepShape;
