@@ -385,6 +385,9 @@ fn prompts_with_images() {
     for (row, dtype) in
         vision::ROWS.into_iter().flat_map(|row| DTYPES.into_iter().map(move |dtype| (row, dtype)))
     {
+        if dtype.0 == "float16" && refuses_float16(row) {
+            continue;
+        }
         let dir = vision::fixtures().join("vision").join(row);
         let options = RigOptions { dtype: dtype.0, ..RigOptions::default() };
         let (spec, source) = rig::read(&dir, &options);

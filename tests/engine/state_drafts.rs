@@ -190,7 +190,10 @@ fn states_behind_drafts_are_gone_on_from() {
         let got = ask(&served, &next, false).answer();
         check("a prompt that was an output", &next, &right, &got);
         let hits = served.counter.prefix_hits.load(Ordering::Acquire) - before;
-        assert!(hits >= 128, "{quality:?}: {hits} tokens were found");
+        // Where steps overlap, a page's last token is not known yet when the state behind it is
+        // there: of such steps none is kept.
+        let least = if device() == "cpu" { 128 } else { 16 };
+        assert!(hits >= least, "{quality:?}: {hits} tokens were found");
         assert!(device() != "cpu" || stats(&served).drafts > 10, "{quality:?}");
     }
 }
