@@ -156,7 +156,8 @@ fn four_ranks_are_one_model() {
     assert_eq!(
         refused("models", 4),
         "bamba-groups bloom falcon-h1-norm gpt2-no-prefix granite-hybrid-mamba mamba2 nemotron-h \
-         nemotron-h-latent qwen3-next qwen3_5 qwen3_5-moe qwen3_5-text"
+         nemotron-h-latent opt-bin opt-bin-sharded qwen2-window qwen3-next qwen3_5 qwen3_5-moe \
+         qwen3_5-text"
     );
     assert_eq!(
         refused("gguf", 4),
