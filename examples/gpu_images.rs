@@ -22,7 +22,7 @@ use triton_vllm::error::Result;
 use triton_vllm::ids::SlotId;
 use triton_vllm::model::config::VisionSpec;
 use triton_vllm::model::ModelSpec;
-use triton_vllm::plan::{Feed, ImageSpan, PatchRows, PromptImages, StepPlan};
+use triton_vllm::plan::{BothWays, Feed, ImageSpan, PatchRows, PromptImages, StepPlan};
 use without::{Without, ATTEND_IMAGES, ATTEND_WINDOWS};
 
 const PAGES: usize = 4_000;
@@ -189,7 +189,8 @@ fn step(
         bench.open(slot, 0);
         bench.push(&mut plan, slot, Feed::Known(n * length..(n + 1) * length));
         if let Some(image) = images.get(n) {
-            let images = Arc::new(PromptImages { spans: vec![image.clone()], both_ways: false });
+            let images =
+                Arc::new(PromptImages { spans: vec![image.clone()], both_ways: BothWays::Never });
             plan.images.push((SlotId(slot), images));
         }
     }

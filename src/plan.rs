@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::ids::{AdapterId, AdapterSlotId, GroupId, PageId, SlotId, SnapshotId, TokenId};
 use crate::sampling::{NonFinite, SamplerSpec, TokenLogprobs};
 pub use image_cache::ImageCache;
-pub use images::{Arranged, ImageSpan, PatchRows, PromptImages};
+pub use images::{Arranged, BothWays, ImageSpan, PatchRows, PromptImages};
 
 /// Drafts of one sequence in one step at most.
 pub const MAX_DRAFTS: usize = 64;

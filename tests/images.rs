@@ -106,6 +106,7 @@ fn pictures_are_processed_to_the_bit() {
             Some("CentreCrop") => (Kind::CentreCrop, 14, 1),
             Some("AnyResolution") => (Kind::AnyResolution, 14, 1),
             Some("Crops") => (Kind::Square, 14, 1),
+            Some("Gemma4") => (Kind::Gemma4, 16, 3),
             _ => (Kind::Pixtral, 16, 1),
         };
         let keys = case["settings"].as_object().expect("settings");

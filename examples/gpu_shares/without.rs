@@ -295,6 +295,7 @@ impl<D: Device> VisionOps for Without<D> {
         fn turn_rows(spec: &AttnSpec, bias: Option<&D::Weight>, qkv: &mut D::Tensor);
         fn join_rows(count: usize, x: &D::Tensor, out: &mut D::Tensor);
         fn mean_rows(count: usize, x: &D::Tensor, out: &mut D::Tensor);
+        fn standardise(factor: f32, bias: &D::Weight, scale: &D::Weight, x: &mut D::Tensor);
         fn copy_rows(x: &D::Tensor, copies: &[RowCopy], out: &mut D::Tensor);
         fn blend_rows(
             x: &D::Tensor, rows: usize, table: &D::Weight, blends: &[RowBlend], out: &mut D::Tensor

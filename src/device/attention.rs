@@ -142,8 +142,8 @@ pub trait AttentionOps: DeviceTypes {
     /// `[R, heads * head_dim]`. Any mix of chunks and single rows. Pages of eight bits are read as
     /// number * scale, the step's own tokens like all others. `sinks`: a score for each head that
     /// takes its share of the weights and has no value; scale and cap do not touch it. Where images
-    /// of a sequence are seen both ways, their tokens see all of their image too, whatever the
-    /// window: the step feeds such an image to its end.
+    /// of a sequence are seen both ways, their tokens see all of their image too, in the
+    /// layers and whatever the window as `BothWays` says: the step feeds such an image to its end.
     fn attend(
         &mut self,
         layer: usize,

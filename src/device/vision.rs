@@ -146,6 +146,15 @@ pub trait VisionOps: DeviceTypes {
     /// `out[r]` = the mean of rows `count * r..count * (r + 1)` of x, for R / count rows.
     fn mean_rows(&mut self, count: usize, x: &Self::Tensor, out: &mut Self::Tensor) -> Result<()>;
 
+    /// `x[r] = (x[r] * factor - bias) * scale`, column by column, in 32 bits up to the end.
+    fn standardise(
+        &mut self,
+        factor: f32,
+        bias: &Self::Weight,
+        scale: &Self::Weight,
+        x: &mut Self::Tensor,
+    ) -> Result<()>;
+
     /// Rows of x, each to its place in `out`, which has the same width.
     fn copy_rows(
         &mut self,

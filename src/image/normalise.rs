@@ -28,6 +28,12 @@ impl Normalise {
         Normalise { table: Arc::new(table) }
     }
 
+    /// As Gemma 4's tower has it, in two steps: from 0 to 1, then from -1 to 1.
+    pub fn around_half(factor: f64) -> Normalise {
+        let number = |x: usize| 2.0 * (x as f32 * factor as f32 - 0.5);
+        Normalise { table: Arc::new([std::array::from_fn(number); 3]) }
+    }
+
     /// All of them.
     pub fn table(&self) -> Arc<[[f32; 256]; 3]> {
         Arc::clone(&self.table)

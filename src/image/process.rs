@@ -92,6 +92,7 @@ impl Processor {
             }
             Kind::CentreCrop => Ok(self.shortest_edge(height, width)),
             Kind::Pixtral => Ok(self.pixtral(height, width)),
+            Kind::Gemma4 => Ok(self.gemma4(height, width)),
         }
     }
 
@@ -113,6 +114,22 @@ impl Processor {
             side.max(1).next_multiple_of(patch * merge)
         };
         (length(height), length(width))
+    }
+
+    /// Of a strip that would be less than a token thick, as many tokens in a row as it is times as
+    /// long.
+    fn gemma4(&self, height: usize, width: usize) -> (usize, usize) {
+        let Settings { patch, merge, area: (_, most), .. } = self.settings;
+        let unit = patch * merge;
+        let longest = most / (unit * unit);
+        let factor = (most as f64 / (height * width) as f64).sqrt();
+        let tokens = |side: usize| (factor * side as f64 / unit as f64).floor() as usize;
+        let (rows, columns) = match (tokens(height), tokens(width)) {
+            (0, _) => (1, (width / height).min(longest)),
+            (_, 0) => ((height / width).min(longest), 1),
+            both => both,
+        };
+        (rows * unit, columns * unit)
     }
 
     fn qwen(&self, height: usize, width: usize) -> Result<(usize, usize)> {

@@ -27,7 +27,10 @@ pub(super) const KEPT: &str = "vision_aspect_ratio";
 /// transformers.
 pub(super) const LONGEST_EDGE_MAX: usize = 4096;
 /// Keys that switch a step off, which no checkpoint that is served does.
-const STEPS: [&str; 4] = ["do_resize", "do_rescale", "do_normalize", "do_convert_rgb"];
+const STEPS: [&str; 4] = ["do_resize", "do_rescale", NORMALISE, "do_convert_rgb"];
+const NORMALISE: &str = "do_normalize";
+/// Tokens that an image of Gemma 4 may have at most.
+const SOFT_TOKENS: [usize; 5] = [70, 140, 280, 560, 1120];
 
 /// Whose rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,12 +54,22 @@ pub enum Kind {
     Squares,
     /// Pixtral, Mistral 3: the picture's own shape, made smaller if its longest edge is longer.
     Pixtral,
+    /// Gemma 4: the picture's own shape, in whole tokens, as large as a number of them allows.
+    Gemma4,
 }
 
 impl Kind {
     /// The picture becomes squares of one size.
     pub fn is_tiled(self) -> bool {
         matches!(self, Kind::Tiles | Kind::OwnTiles | Kind::Squares)
+    }
+
+    /// Key of how many patches of a side become one token.
+    pub fn merge_key(self) -> &'static str {
+        match self {
+            Kind::Gemma4 => "pooling_kernel_size",
+            _ => "merge_size",
+        }
     }
 }
 
@@ -98,7 +111,7 @@ impl Settings {
     pub fn most_tokens(&self) -> usize {
         let unit = self.patch * self.merge;
         match self.kind {
-            Kind::Qwen => self.area.1 / (unit * unit),
+            Kind::Qwen | Kind::Gemma4 => self.area.1 / (unit * unit),
             Kind::Square
             | Kind::CentreCrop
             | Kind::Tiles
@@ -140,8 +153,14 @@ impl Settings {
     ) -> Result<Settings> {
         let config = Object::new(file, keys);
         for step in STEPS {
-            if config.flag(step)? == Some(false) {
-                return Err(invalid!("{} false is not served: remove it.", config.name(step)));
+            // Gemma 4's tower does that itself.
+            let wanted = kind != Kind::Gemma4 || step != NORMALISE;
+            if config.flag(step)? == Some(!wanted) {
+                return Err(invalid!(
+                    "{} {} is not served: remove it.",
+                    config.name(step),
+                    !wanted
+                ));
             }
         }
         let own_patch = match config.given("patch_size") {
@@ -153,9 +172,12 @@ impl Settings {
         };
 
         let patch = own_patch.unwrap_or(patch);
-        let merge = config.count("merge_size", 16)?.unwrap_or(merge);
+        let merge = config.count(kind.merge_key(), 16)?.unwrap_or(merge);
         let copies = config.count("temporal_patch_size", 8)?.unwrap_or(2);
-        let (area, side) = sizes(&config, kind)?;
+        let (area, side) = match kind {
+            Kind::Gemma4 => ((1, soft_tokens(&config, patch * merge)?), 0),
+            _ => sizes(&config, kind)?,
+        };
         let any_resolution = match kind {
             Kind::AnyResolution if side < patch => {
                 return Err(config.wrong("size", "a square of one patch or more"));
@@ -185,6 +207,20 @@ impl Settings {
             any_resolution,
         })
     }
+}
+
+/// Pixels of an image at most, by its tokens, which have sides of `unit` pixels.
+fn soft_tokens(config: &Object, unit: usize) -> Result<usize> {
+    let tokens = config.count("max_soft_tokens", SIDE_MAX)?.unwrap_or(280);
+    if !SOFT_TOKENS.contains(&tokens) {
+        return Err(config.wrong("max_soft_tokens", "70, 140, 280, 560 or 1120"));
+    }
+    let pixels = tokens.saturating_mul(unit.saturating_mul(unit));
+    if pixels > AREA_MAX {
+        let name = config.name("max_soft_tokens");
+        return Err(invalid!("{name}: images of {pixels} pixels, at most {AREA_MAX}."));
+    }
+    Ok(pixels)
 }
 
 /// Squares of a grid at least and at most.
@@ -322,7 +358,7 @@ fn sizes(config: &Object, kind: Kind) -> Result<((usize, usize), usize)> {
             ("shortest_edge", 0)
         }
         Kind::AnyResolution => ("height", 384),
-        Kind::Square | Kind::Squares | Kind::Qwen => ("height", 224),
+        Kind::Square | Kind::Squares | Kind::Qwen | Kind::Gemma4 => ("height", 224),
     };
     let side = of_size(key, SIDE_MAX)?.unwrap_or(default);
     let square = matches!(kind, Kind::Square | Kind::Tiles | Kind::OwnTiles | Kind::AnyResolution);
@@ -376,11 +412,14 @@ fn normalise(config: &Object, kind: Kind) -> Result<Normalise> {
         let given = config.positives(key, 3)?;
         Ok(std::array::from_fn(|c| given.as_ref().map_or(default[c], |list| list[c]) as f32))
     };
+    let factor = config.positive("rescale_factor")?.unwrap_or(1.0 / 255.0);
+    if kind == Kind::Gemma4 {
+        return Ok(Normalise::around_half(factor));
+    }
     let (mean, std) = (three("image_mean", mean)?, three("image_std", std)?);
     if kind == Kind::OwnTiles {
         return Ok(Normalise::in_two_steps(mean, std));
     }
-    let factor = config.positive("rescale_factor")?.unwrap_or(1.0 / 255.0);
     Ok(Normalise::new(mean, std, factor))
 }
 

@@ -22,7 +22,7 @@
 //! | `latent` | attention over latent vectors in the forward pass |
 //! | [`decoder`] | the one forward pass, generic over the device |
 //! | `recurrent_layer` | the part of the pass that layers with a state have |
-//! | `vision`, `tower_layout` | the vision tower in the forward pass |
+//! | `vision`, `tower_layers`, `tower_layout` | the vision tower in the forward pass |
 //! | `mixture_layer` | the part that experts are |
 //! | `draft_head` | the part of the pass that heads have which draft from hidden states |
 //! | [`hidden`] | what a model keeps of its hidden states for them |
@@ -60,6 +60,7 @@ mod recurrent_layer;
 mod row_ranges;
 mod seam;
 pub mod shard;
+mod tower_layers;
 mod tower_layout;
 mod vision;
 pub mod weights;

@@ -20,7 +20,7 @@ pub(super) fn angles(
     let frequency = |i: usize| spec.theta.powf(-(i as f32) / (2 * quarter) as f32);
     let [of_rows, of_columns]: [Vec<f32>; 2] = match spec.tower.turns {
         Turns::None => return Vec::new(),
-        Turns::SameOfBoth(_) => {
+        Turns::SameOfBoth(_) | Turns::HalfEach(_) => {
             let same: Vec<f32> = (0..quarter).map(|i| frequency(2 * i)).collect();
             [same.clone(), same]
         }
@@ -31,8 +31,12 @@ pub(super) fn angles(
     let mut angles = Vec::with_capacity(rows.len() * 2 * quarter);
     for &(image, patch) in rows {
         let [row, column] = place(spec, &images[image], patch);
-        angles.extend(of_rows.iter().map(|f| row as f32 * f));
-        angles.extend(of_columns.iter().map(|f| column as f32 * f));
+        let [first, second] = match spec.tower.turns {
+            Turns::HalfEach(_) => [column, row],
+            _ => [row, column],
+        };
+        angles.extend(of_rows.iter().map(|f| first as f32 * f));
+        angles.extend(of_columns.iter().map(|f| second as f32 * f));
     }
     angles
 }
@@ -57,6 +61,13 @@ pub(super) fn corners(
     match spec.places {
         PlacesSpec::None => Vec::new(),
         PlacesSpec::Stretched(side) => stretched(spec, side, images, rows),
+        PlacesSpec::OfColumnAndRow(count) => {
+            let of_row = |&(image, patch): &(usize, usize)| {
+                let [row, column] = place(spec, &images[image], patch);
+                [(column, 1.0), (count + row, 1.0), (0, 0.0), (0, 0.0)]
+            };
+            rows.iter().map(of_row).collect()
+        }
         PlacesSpec::Each { side, class } => {
             let (nothing, ahead) = ((0, 0.0), 2 * usize::from(class));
             // Of patches: the row behind all places.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use super::architectures::{Joined, Turns};
 use super::config::{PlacesSpec, VisionSpec};
+use super::tower_layers::TowerBuffers;
 use super::tower_layout::{angles, corners, Layout};
-use super::weights::{MergeNorm, MergeProduct, Merger, TowerLayer, TowerWeights};
+use super::weights::{MergeProduct, TowerWeights};
 use crate::device::{
-    AttnSpec, Corners, Device, KvScales, Norm, PatchOf, RowBlend, RowCopy, Seam, Span, TowerLimits,
-    TowerRows,
+    AttnSpec, Corners, Device, KvScales, PatchOf, RowBlend, RowCopy, TowerLimits, TowerRows,
 };
 use crate::error::Result;
 use crate::image::Processed;
@@ -31,28 +31,6 @@ pub(crate) struct VisionTower<D: Device> {
     ended: Vec<[u8; 32]>,
     /// Token rows of this step that have vectors of images.
     fed: Vec<RowCopy>,
-}
-
-/// Activations of images that run together, `[rows, _]`, and of its tokens from `merged` on.
-struct TowerBuffers<T> {
-    patches: T,
-    residual: T,
-    delta: T,
-    normed: T,
-    qkv: T,
-    attn: T,
-    ffn: T,
-    merged: T,
-    /// `merged` behind a norm.
-    squared: T,
-    /// Between products.
-    inner: Vec<T>,
-    /// Vectors: the decoder's input, then what its first layers add.
-    output: Vec<T>,
-    /// Those of the newest images.
-    kept: Vec<T>,
-    /// What the decoder's first layers add, of a step's token rows.
-    added: Vec<T>,
 }
 
 /// What of a slot matters here.
@@ -117,7 +95,7 @@ impl<D: Device> VisionTower<D> {
             heads: spec.heads,
             kv_heads: spec.heads,
             head_dim,
-            scale: (head_dim as f32).sqrt().recip(),
+            scale: if spec.tower.unscaled { 1.0 } else { (head_dim as f32).sqrt().recip() },
             window: None,
             chunk: None,
             softcap: None,
@@ -423,110 +401,6 @@ impl<D: Device> VisionTower<D> {
             dev.begin_rows(left)?;
         }
         b.merge(dev, square, left, &w.merger, 0)
-    }
-}
-
-impl<T> TowerBuffers<T> {
-    /// The residual becomes what the norm makes of it, if there is one.
-    fn norm<D: Device<Tensor = T>>(
-        &mut self,
-        dev: &mut D,
-        norm: Option<&Norm<D::Weight>>,
-    ) -> Result<()> {
-        if let Some(norm) = norm {
-            dev.norm(norm, &self.residual, &mut self.normed)?;
-            std::mem::swap(&mut self.residual, &mut self.normed);
-        }
-        Ok(())
-    }
-
-    /// A layer, from residual to residual. `normed`: the layer before has made its first norm;
-    /// `next`: of the layer behind, which this one makes.
-    fn layer<D: Device<Tensor = T>>(
-        &mut self,
-        dev: &mut D,
-        spec: &VisionSpec,
-        attn: &AttnSpec,
-        layer: &TowerLayer<D::Weight>,
-        whole: bool,
-        (normed, next): (bool, Option<&Norm<D::Weight>>),
-    ) -> Result<()> {
-        let TowerLayer { norms, qkv, qk_norms, out, mlp } = layer;
-        let span = if whole { Span::Image } else { Span::Window };
-        if !normed {
-            dev.norm(&norms[0], &self.residual, &mut self.normed)?;
-        }
-        let bias = qkv.bias.as_ref();
-        if spec.tower.turns == Turns::None {
-            dev.linear(&qkv.weight, bias, &self.normed, &mut self.qkv)?;
-            if let Some([q, k]) = qk_norms {
-                dev.norm_heads(attn, q, k, &mut self.qkv)?;
-            }
-        } else {
-            dev.linear(&qkv.weight, None, &self.normed, &mut self.qkv)?;
-            dev.turn_rows(attn, bias, &mut self.qkv)?;
-        }
-        dev.attend_spans(attn, span, &self.qkv, &mut self.attn)?;
-        let TowerBuffers { delta, residual, normed, .. } = self;
-        let seam = Seam { norm: &norms[1], delta, residual, normed };
-        dev.linear_add_norm(&out.weight, out.bias.as_ref(), &self.attn, seam)?;
-
-        let (up, act) = (&mlp.up, spec.activation);
-        dev.linear_act(&up.weight, up.bias.as_ref(), act, &self.normed, &mut self.ffn)?;
-        let (down, bias) = (&mlp.down.weight, mlp.down.bias.as_ref());
-        let Some(norm) = next else {
-            dev.linear(down, bias, &self.ffn, &mut self.delta)?;
-            return dev.add(&self.delta, &mut self.residual);
-        };
-        let TowerBuffers { delta, residual, normed, .. } = self;
-        dev.linear_add_norm(down, bias, &self.ffn, Seam { norm, delta, residual, normed })
-    }
-
-    /// The residual's `rows` patches to the n-th vectors; ops run over squares then.
-    fn merge<D: Device<Tensor = T>>(
-        &mut self,
-        dev: &mut D,
-        square: usize,
-        rows: usize,
-        merger: &Merger<D::Weight>,
-        nth: usize,
-    ) -> Result<()> {
-        let (over_patches, over_squares) = match &merger.norm {
-            Some(MergeNorm { norm, joined: false }) => (Some(norm), None),
-            Some(MergeNorm { norm, joined: true }) => (None, Some(norm)),
-            None => (None, None),
-        };
-        let mut patches = &self.residual;
-        if let Some(norm) = over_patches {
-            dev.norm(norm, patches, &mut self.normed)?;
-            patches = &self.normed;
-        }
-        match merger.joined {
-            Joined::Mean => dev.mean_rows(square, patches, &mut self.merged)?,
-            Joined::SideBySide | Joined::ChannelsFirst => {
-                dev.join_rows(square, patches, &mut self.merged)?;
-            }
-        }
-        dev.begin_rows(rows / square)?;
-        let mut from = &self.merged;
-        if let Some(norm) = over_squares {
-            dev.norm(norm, from, &mut self.squared)?;
-            from = &self.squared;
-        }
-
-        // The last one's is the vector.
-        let TowerBuffers { inner, output, .. } = self;
-        let mut targets = inner.iter_mut().chain(output.get_mut(nth));
-        for MergeProduct { linear, activation, .. } in &merger.products {
-            let to = targets.next().ok_or_else(|| internal!("a product of a merger too many"))?;
-            let (weight, bias) = (&linear.weight, linear.bias.as_ref());
-            match activation {
-                Some(act) => dev.linear_act(weight, bias, *act, from, to)?,
-                None => dev.linear(weight, bias, from, to)?,
-            }
-            from = to;
-        }
-        Ok(())
     }
 }
 

@@ -91,10 +91,22 @@ pub struct TowerWeights<W> {
 pub struct Merger<W> {
     /// How they become one row.
     pub joined: Joined,
+    /// What becomes of the rows first.
+    pub standard: Option<Standard<W>>,
     /// Over patches, or over rows of squares.
     pub norm: Option<MergeNorm<W>>,
     /// From such a row to the decoder's width.
     pub products: Vec<MergeProduct<W>>,
+}
+
+/// Rows times a factor, less a vector, times another one.
+pub struct Standard<W> {
+    /// The factor.
+    pub factor: f32,
+    /// What is taken away.
+    pub bias: W,
+    /// What the rest is multiplied by.
+    pub scale: W,
 }
 
 /// A norm of a merger.
@@ -119,10 +131,14 @@ pub struct MergeProduct<W> {
 pub struct TowerLayer<W> {
     /// In front of attention, and of the MLP.
     pub norms: [Norm<W>; 2],
+    /// Of attention's output and the MLP's.
+    pub post_norms: Option<[Norm<W>; 2]>,
     /// q, k and v.
     pub qkv: Linear<W>,
-    /// Of q and of k, where heads are not turned: their biases are in the product then.
+    /// Of q and of k, over all heads together.
     pub qk_norms: Option<[Norm<W>; 2]>,
+    /// Of each head of q, k and v.
+    pub head_norms: Option<[Norm<W>; 3]>,
     /// Attention's output product.
     pub out: Linear<W>,
     /// The MLP.

@@ -12,7 +12,35 @@ pub struct PromptImages {
     pub spans: Vec<ImageSpan>,
     /// In the text model tokens of a span see all of them, those behind too: a step feeds a span
     /// to its end.
-    pub both_ways: bool,
+    pub both_ways: BothWays,
+}
+
+/// In which layers of a text model tokens of an image see those of it that are behind them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BothWays {
+    /// In none.
+    #[default]
+    Never,
+    /// In all.
+    Always,
+    /// In those with a window, as far back as that reaches.
+    InWindows,
+}
+
+impl BothWays {
+    /// In some.
+    pub fn anywhere(self) -> bool {
+        self != BothWays::Never
+    }
+
+    /// In a layer, with a window or without.
+    pub fn holds(self, window: bool) -> bool {
+        match self {
+            BothWays::Never => false,
+            BothWays::Always => true,
+            BothWays::InWindows => window,
+        }
+    }
 }
 
 /// Tokens of one image that follow each other in a prompt: all of them, or a part.
@@ -125,11 +153,13 @@ impl PromptImages {
         [index - saved; 3]
     }
 
-    /// The first and the last token that the one at `index` sees because they are of its image; no
-    /// others than itself, if it is of none.
-    pub fn seen_from(&self, index: usize) -> [usize; 2] {
+    /// The first and the last token that the one at `index` sees because they are of its image, in
+    /// layers with a window or without; no others than itself, if it is of none. In windows alone
+    /// no token before it is seen for that.
+    pub fn seen_from(&self, index: usize, window: bool) -> [usize; 2] {
         let of_token = |span: &&ImageSpan| (span.start..span.end()).contains(&index);
-        match self.spans.iter().find(of_token).filter(|_| self.both_ways) {
+        match self.spans.iter().find(of_token).filter(|_| self.both_ways.holds(window)) {
+            Some(span) if self.both_ways == BothWays::InWindows => [index, span.end() - 1],
             Some(span) => [span.start, span.end() - 1],
             None => [index; 2],
         }
@@ -140,7 +170,12 @@ impl PromptImages {
     /// chunk, behind it.
     pub fn chunk_end(&self, fed: usize, end: usize, whole: bool) -> usize {
         let cut = |span: &&ImageSpan| span.start < end && end < span.end();
-        match self.spans.iter().find(cut).filter(|_| (whole || self.both_ways) && end > fed) {
+        match self
+            .spans
+            .iter()
+            .find(cut)
+            .filter(|_| (whole || self.both_ways.anywhere()) && end > fed)
+        {
             Some(span) if span.start > fed => span.start,
             Some(span) => span.end(),
             None => end,
@@ -179,7 +214,9 @@ mod tests {
     fn positions_go_on_behind_the_longer_side() {
         let span =
             |start, rows, columns| ImageSpan { start, rows, columns, first: 0, patches: patches() };
-        let images = PromptImages { spans: vec![span(3, 2, 4), span(13, 3, 1)], both_ways: false };
+        let images =
+            PromptImages { spans: vec![span(3, 2, 4), span(13, 3, 1)], both_ways: BothWays::Never };
+
         let want = [
             (2, [2; 3]),
             (3, [3, 3, 3]),
@@ -212,7 +249,8 @@ mod tests {
             patches: patches(),
         };
         let images = |both_ways| PromptImages { spans: vec![span(3, 8), span(11, 4)], both_ways };
-        let [one, both] = [images(false), images(true)];
+        let [one, both, windows] =
+            [BothWays::Never, BothWays::Always, BothWays::InWindows].map(images);
 
         let ends = [
             (0, 2, 2),
@@ -228,6 +266,7 @@ mod tests {
         ];
         for (fed, end, want) in ends {
             assert_eq!(both.chunk_end(fed, end, false), want, "{fed}..{end}");
+            assert_eq!(windows.chunk_end(fed, end, false), want, "{fed}..{end}");
             assert_eq!(one.chunk_end(fed, end, false), end);
             assert_eq!(one.chunk_end(fed, end, true), want);
         }
@@ -235,8 +274,12 @@ mod tests {
         for (index, want) in
             [(2, [2, 2]), (3, [3, 10]), (10, [3, 10]), (11, [11, 14]), (15, [15, 15])]
         {
-            assert_eq!(both.seen_from(index), want);
-            assert_eq!(one.seen_from(index), [index; 2]);
+            for window in [false, true] {
+                assert_eq!(both.seen_from(index, window), want);
+                assert_eq!(one.seen_from(index, window), [index; 2]);
+            }
+            assert_eq!(windows.seen_from(index, true), [index, want[1]]);
+            assert_eq!(windows.seen_from(index, false), [index; 2]);
         }
     }
 }

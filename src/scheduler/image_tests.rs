@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::tests::{answer, config, request, scheduler, shares};
 use super::*;
-use crate::plan::{Feed, ImageCache, ImageSpan, PatchRows, PromptImages, SlotChange, StepPlan};
+use crate::plan::{
+    BothWays, Feed, ImageCache, ImageSpan, PatchRows, PromptImages, SlotChange, StepPlan,
+};
 
 fn limits(tokens: usize, whole: bool) -> SchedulerConfig {
     SchedulerConfig {
@@ -37,7 +39,10 @@ fn images(spans: &[(usize, usize, u8)]) -> Option<Arc<PromptImages>> {
             hash: [picture; 32],
         }),
     };
-    Some(Arc::new(PromptImages { spans: spans.iter().map(span).collect(), both_ways: false }))
+    Some(Arc::new(PromptImages {
+        spans: spans.iter().map(span).collect(),
+        both_ways: BothWays::Never,
+    }))
 }
 
 fn with_images(id: u64, tokens: u32, spans: &[(usize, usize, u8)]) -> NewSequence {

@@ -105,11 +105,14 @@ fn prompts_with_images_are_answered_as_by_transformers() {
 /// fed in one step.
 #[test]
 fn other_families_are_answered_as_by_transformers() {
-    let rows = ["llava", "gemma3", "internvl", "mistral3", "pixtral", "qwen3_vl_moe"];
+    let rows = ["llava", "gemma3", "gemma4", "internvl", "mistral3", "pixtral", "qwen3_vl_moe"];
     let tiled = ["llava_next", "llava_onevision", "gemma3_crops"];
     let squares = ["internvl_own", "internvl_6b", "smolvlm"];
     for row in rows.into_iter().chain(tiled).chain(squares) {
-        let sizes = json!({"max_num_batched_tokens": 40, "max_num_seqs": 8, "max_model_len": 384});
+        let tokens = if row == "gemma4" { 80 } else { 40 };
+        let sizes = json!({
+            "max_num_batched_tokens": tokens, "max_num_seqs": 8, "max_model_len": 384
+        });
         let served = served_row(row, sizes);
         for _ in 0..2 {
             let prompts = prompts_of(row);
@@ -235,6 +238,20 @@ fn a_model_without_its_tower_takes_text() {
     let text = served.text(prompts[0]["text"].as_str().unwrap(), greedy());
     assert_eq!(whole(&text), said(&prompts[0]));
     let outcome = served.ask_with("<|image_pad|>", &[image("size_13x7.png")], greedy());
+    let error = outcome.map_or_else(|e| e, |told| told.outcome().expect_err("no tower"));
+    assert_eq!(error.message(), "Multi-modal processor not available for text-only models");
+}
+
+/// Gemma 4's small towers have limits around each product.
+#[test]
+fn a_tower_that_is_not_served_leaves_text() {
+    let limits = json!({"model_type": "gemma4_vision", "use_clipped_linears": true});
+    let served = served_row("gemma4", json!({"hf_overrides": {"vision_config": limits}}));
+    let prompts = prompts_of("gemma4");
+    let params = json!({"temperature": 0, "max_tokens": 64, "ignore_eos": true});
+    let text = served.text(prompts[0]["text"].as_str().unwrap(), params);
+    assert_eq!(whole(&text), said(&prompts[0]));
+    let outcome = served.ask_with("<|image|>", &[image("size_13x7.png")], greedy());
     let error = outcome.map_or_else(|e| e, |told| told.outcome().expect_err("no tower"));
     assert_eq!(error.message(), "Multi-modal processor not available for text-only models");
 }

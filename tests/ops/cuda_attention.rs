@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::*;
-use triton_vllm::plan::{ImageSpan, PatchRows, PromptImages};
+use triton_vllm::plan::{BothWays, ImageSpan, PatchRows, PromptImages};
 
 /// Of pages: the model's type, and those of eight bits.
 const KV_TYPES: [Option<KvType>; 3] = [None, Some(KvType::E4m3), Some(KvType::E5m2)];
@@ -219,7 +219,10 @@ fn attention_over_images_that_are_seen_both_ways() {
                 hash: [start as u8; 32],
             }),
         };
-        Arc::new(PromptImages { spans: spans.iter().map(span).collect(), both_ways: true })
+        Arc::new(PromptImages {
+            spans: spans.iter().map(span).collect(),
+            both_ways: BothWays::Always,
+        })
     };
     each_type(|dtype| {
         let shapes = [

@@ -257,13 +257,18 @@ fn copies_and_joins() {
                 let joined = b.dev.read(&joined, 9)?;
                 b.dev.mean_rows(3, &x, &mut means)?;
                 // The last one is none.
-                let means = b.dev.read(&means, 13)?;
+                let read = b.dev.read(&means, 13)?;
+                let (bias, scale) = (b.vector(77, width), b.vector(78, width));
+                b.dev.begin_rows(12)?;
+                b.dev.standardise(3.5, &bias, &scale, &mut means)?;
+                let standard = b.dev.read(&means, 13)?;
                 b.dev.end_rows();
                 Ok(vec![
                     ("copy_rows", copied),
                     ("add_rows", added),
                     ("join_rows", joined),
-                    ("mean_rows", means),
+                    ("mean_rows", read),
+                    ("standardise", standard),
                 ])
             });
         }

@@ -140,6 +140,17 @@ fn q_that_does_not_turn_grows_ahead_of_its_position() {
 }
 
 #[test]
+fn rows_are_standardised_column_by_column() {
+    let mut dev = device(Isa::detect(), 1, 2, 0, no_kv());
+    let mut x = tensor(&mut dev, 2, 2, &[1.0, 2.0, -3.0, 0.5]);
+    let mut column =
+        |values: &[f32]| upload(&mut dev, WeightKind::Vector, DType::F32, (2, 1), values);
+    let (bias, scale) = (column(&[0.5, -1.0]), column(&[2.0, 10.0]));
+    dev.standardise(4.0, &bias, &scale, &mut x).unwrap();
+    assert_eq!(dev.read(&x, 2).unwrap(), [7.0, 90.0, -25.0, 30.0]);
+}
+
+#[test]
 fn rows_change_their_width_within_what_there_is() {
     let mut dev = device(Isa::detect(), 1, 2, 0, no_kv());
     let mut x = dev.tensor(2, 6).unwrap();

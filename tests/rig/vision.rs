@@ -9,7 +9,7 @@ use triton_vllm::model::config::ImageTokens;
 use triton_vllm::model::ModelSpec;
 use triton_vllm::plan::{ImageSpan, PromptImages};
 
-pub const ROWS: [&str; 17] = [
+pub const ROWS: [&str; 18] = [
     "qwen2_5_vl",
     "qwen2_vl",
     "qwen3_vl",
@@ -27,6 +27,7 @@ pub const ROWS: [&str; 17] = [
     "internvl_own",
     "internvl_6b",
     "smolvlm",
+    "gemma4",
 ];
 
 /// Beside the models.

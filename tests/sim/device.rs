@@ -256,9 +256,11 @@ impl Device {
         let row = self.rows[chunk.slot.index()].as_ref().expect("a chunk of an open slot");
         let (fed, tokens) = (row.histories.len(), chunk.feed.tokens());
         let whole = self.config.images.is_some_and(|limits| limits.whole);
-        row.images.as_ref().filter(|images| whole || images.both_ways).is_some_and(|images| {
-            images.spans.iter().any(|span| (span.start, span.end()) == (fed, fed + tokens))
-        })
+        row.images.as_ref().filter(|images| whole || images.both_ways.anywhere()).is_some_and(
+            |images| {
+                images.spans.iter().any(|span| (span.start, span.end()) == (fed, fed + tokens))
+            },
+        )
     }
 
     fn write(&mut self, plan: &StepPlan, chunk: &SeqChunk, samples: bool, drafts: usize) {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use triton_vllm::ids::TokenId;
-use triton_vllm::plan::{ImageSpan, PatchRows, PromptImages};
+use triton_vllm::plan::{BothWays, ImageSpan, PatchRows, PromptImages};
 use triton_vllm::scheduler::{ImageLimits, SchedulerConfig};
 
 use super::Rng;
@@ -19,7 +19,7 @@ const CONTENTS: usize = 2;
 pub struct Eyes {
     /// Tokens of an image at most.
     most: usize,
-    both_ways: bool,
+    both_ways: BothWays,
 }
 
 impl Eyes {
@@ -33,7 +33,12 @@ impl Eyes {
         let most = rng.between(2, room.min(EVERY - 1));
         let (tokens, whole) = (most * rng.between(1, 3), rng.percent(30));
         config.images = Some(ImageLimits { tokens, whole });
-        Some(Eyes { most, both_ways: rng.percent(30) })
+        let both_ways = match rng.below(10) {
+            0 | 1 => BothWays::Always,
+            2 => BothWays::InWindows,
+            _ => BothWays::Never,
+        };
+        Some(Eyes { most, both_ways })
     }
 
     /// Images of a prompt, whose tokens are put in its place; None: it has none.

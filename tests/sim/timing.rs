@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use triton_vllm::ids::{AdapterId, RequestId, TokenId};
-use triton_vllm::plan::{ImageSpan, PatchRows, PromptImages, Sampled, StepPlan, StepResult};
+use triton_vllm::plan::{
+    BothWays, ImageSpan, PatchRows, PromptImages, Sampled, StepPlan, StepResult,
+};
 use triton_vllm::sampling::SamplerSpec;
 use triton_vllm::scheduler::{
     ImageLimits, NewSequence, Scheduler, SchedulerConfig, StepCost, StepShape,
@@ -94,7 +96,7 @@ fn image(side: usize, n: u64) -> Option<Arc<PromptImages>> {
         first: 0,
         patches: Arc::new(patches),
     };
-    (side > 0).then(|| Arc::new(PromptImages { spans: vec![span], both_ways: false }))
+    (side > 0).then(|| Arc::new(PromptImages { spans: vec![span], both_ways: BothWays::Never }))
 }
 
 struct Request {

@@ -319,7 +319,7 @@ impl Seen {
     /// Those before it, and those of its image.
     fn of(spec: &AttnSpec, slot: &SlotRow, position: usize) -> Seen {
         let [first, last] = match &slot.images {
-            Some(images) => images.seen_from(position),
+            Some(images) => images.seen_from(position, spec.window.is_some()),
             None => [position; 2],
         };
         Seen { first: spec.first_key(position).min(first), last, position }

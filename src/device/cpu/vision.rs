@@ -141,6 +141,21 @@ impl VisionOps for Cpu {
         Ok(())
     }
 
+    fn standardise(
+        &mut self,
+        factor: f32,
+        bias: &Weight,
+        scale: &Weight,
+        x: &mut Tensor,
+    ) -> Result<()> {
+        for r in 0..self.rows() {
+            let columns = bias.vector().iter().zip(scale.vector());
+            let row = x.row_mut(r).iter_mut().zip(columns);
+            row.for_each(|(x, (bias, scale))| *x = (*x * factor - bias) * scale);
+        }
+        Ok(())
+    }
+
     fn copy_rows(&mut self, x: &Tensor, copies: &[RowCopy], out: &mut Tensor) -> Result<()> {
         for &RowCopy { from, to } in copies {
             out.row_mut(to).copy_from_slice(x.row(from));

@@ -3184,6 +3184,29 @@ const _: () = {
     ["Offset of field: MeanRows::count"][::std::mem::offset_of!(MeanRows, count) - 16usize];
     ["Offset of field: MeanRows::width"][::std::mem::offset_of!(MeanRows, width) - 20usize];
 };
+#[doc = " x\\[r] = (x\\[r] * factor - bias) * scale"]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct Standardise {
+    #[doc = " \\[rows, width], in place"]
+    pub x: DevicePtr,
+    #[doc = " \\[width]"]
+    pub bias: DevicePtr,
+    #[doc = " \\[width]"]
+    pub scale: DevicePtr,
+    pub factor: f32,
+    pub width: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of Standardise"][::std::mem::size_of::<Standardise>() - 32usize];
+    ["Alignment of Standardise"][::std::mem::align_of::<Standardise>() - 8usize];
+    ["Offset of field: Standardise::x"][::std::mem::offset_of!(Standardise, x) - 0usize];
+    ["Offset of field: Standardise::bias"][::std::mem::offset_of!(Standardise, bias) - 8usize];
+    ["Offset of field: Standardise::scale"][::std::mem::offset_of!(Standardise, scale) - 16usize];
+    ["Offset of field: Standardise::factor"][::std::mem::offset_of!(Standardise, factor) - 24usize];
+    ["Offset of field: Standardise::width"][::std::mem::offset_of!(Standardise, width) - 28usize];
+};
 #[doc = " Rows against the keys of their span."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]

@@ -181,12 +181,13 @@ impl Cuda {
         };
 
         let device = &reserved.steps.device;
+        let both_ways = self.slots.sees_both_ways(spec.window.is_some());
         let call = AttendPages {
             rows,
             spec,
             sinks,
             slopes,
-            seen: if self.slots.sees_both_ways() { device.places.address } else { DevicePtr::NULL },
+            seen: if both_ways { device.places.address } else { DevicePtr::NULL },
             page_size: reserved.limits.page_size,
             slots: reserved.steps.device.slot_rows(self.slots.layout()),
             device,

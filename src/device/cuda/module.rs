@@ -238,8 +238,8 @@ kernels! {
         weigh_inputs(WeighInputs);
     "vision":
         put_patches(PutPatches) add_places(AddPlaces) turn_rows(TurnRows)
-        mean_rows(MeanRows) copy_rows(CopyRows) add_row_pairs(CopyRows)
-        blend_rows(BlendRows)
+        mean_rows(MeanRows) standardise(Standardise) copy_rows(CopyRows)
+        add_row_pairs(CopyRows) blend_rows(BlendRows)
         attend_spans(AttendSpans);
     "drafts":
         put_columns(PutColumns) store_hidden(HiddenRows) load_hidden(HiddenRows)

@@ -239,8 +239,10 @@ impl Slots {
         let images = self.rows.get(chunk.slot.index())?.images.as_ref()?;
         let at = self.data.len();
         let fed = chunk.position()..chunk.length;
-        let places = |index| match images.seen_from(index) {
-            [first, last] if images.both_ways => [index, first, last.min(chunk.length - 1)],
+        let places = |index| match images.seen_from(index, true) {
+            [first, last] if images.both_ways.anywhere() => {
+                [index, first, last.min(chunk.length - 1)]
+            }
             _ => images.positions_of(index),
         };
         self.data.extend(fed.flat_map(places).map(|at| at as u32));
@@ -248,17 +250,18 @@ impl Slots {
     }
 
     /// Where the keys end that the token of a chunk at this position sees: behind itself, or behind
-    /// its image, if its tokens see each other.
+    /// its image, if its tokens see each other in some layers: others mask those.
     pub fn keys_end(&self, chunk: &BatchChunk, position: usize) -> usize {
         let images = self.rows.get(chunk.slot.index()).and_then(|row| row.images.as_ref());
-        let last = images.map_or(position, |images| images.seen_from(position)[1]);
+        let last = images.map_or(position, |images| images.seen_from(position, true)[1]);
         (last + 1).min(chunk.length)
     }
 
-    /// The step feeds tokens of images that see each other.
-    pub fn sees_both_ways(&self) -> bool {
+    /// The step feeds tokens of images that see each other, in layers with a window or without.
+    pub fn sees_both_ways(&self, window: bool) -> bool {
         let images = |chunk: &BatchChunk| self.rows.get(chunk.slot.index())?.images.as_ref();
-        let both_ways = |chunk: &BatchChunk| images(chunk).is_some_and(|images| images.both_ways);
+        let both_ways =
+            |chunk: &BatchChunk| images(chunk).is_some_and(|images| images.both_ways.holds(window));
         self.batch().chunks.iter().any(both_ways) && self.feeds_images()
     }
 

@@ -182,6 +182,25 @@ impl VisionOps for Cuda {
         self.kernels.mean_rows.launch(&self.context, blocks, THREADS, &parameters)
     }
 
+    fn standardise(
+        &mut self,
+        factor: f32,
+        bias: &Weight,
+        scale: &Weight,
+        x: &mut Tensor,
+    ) -> Result<()> {
+        let (rows, width) = (self.rows(), x.width);
+        let parameters = abi::Standardise {
+            x: x.to(rows, width, "standardise"),
+            bias: bias.vector(width),
+            scale: scale.vector(width),
+            factor,
+            width: width as u32,
+        };
+        let blocks = [rows, width.div_ceil(THREADS as usize)];
+        self.kernels.standardise.launch(&self.context, blocks, THREADS, &parameters)
+    }
+
     fn copy_rows(&mut self, x: &Tensor, copies: &[RowCopy], out: &mut Tensor) -> Result<()> {
         let (parameters, blocks) = self.pairs(x, copies, out)?;
         self.kernels.copy_rows.launch(&self.context, blocks, THREADS, &parameters)

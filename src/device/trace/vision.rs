@@ -87,6 +87,20 @@ impl VisionOps for Trace {
         Ok(())
     }
 
+    fn standardise(
+        &mut self,
+        _: f32,
+        _: &TraceWeight,
+        _: &TraceWeight,
+        x: &mut TraceTensor,
+    ) -> Result<()> {
+        let rows = self.rows();
+        let moved = bytes(rows, x);
+        let flops = (3 * rows * x.width) as u64;
+        self.launch("standardise", (rows, x.width, x.width), moved, moved, flops);
+        Ok(())
+    }
+
     fn copy_rows(
         &mut self,
         x: &TraceTensor,

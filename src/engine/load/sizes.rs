@@ -159,7 +159,7 @@ pub(super) fn batch_sizes(
         tokens = tokens.max(seqs).min(seqs.saturating_mul(length));
     }
     // Such an image is fed in one step, beside the tokens of others.
-    let both_ways = spec.vision.as_ref().filter(|vision| vision.tower.both_ways);
+    let both_ways = spec.vision.as_ref().filter(|vision| vision.tower.both_ways.anywhere());
     let image = both_ways.map_or(0, |vision| vision.max_tokens);
     if args.max_num_batched_tokens.is_none() {
         tokens = tokens.max(image + seqs.min(MIN_BESIDE_IMAGE));
@@ -202,7 +202,7 @@ pub(super) fn scheduled_tokens(
     let tokens = tokens.min(limits.step_tokens);
     let running = args.limits.max_num_active_seqs.unwrap_or(limits.slots).min(limits.slots);
     let whole = spec.whole_prompts() || !args.enable_chunked_prefill;
-    let both_ways = spec.vision.as_ref().filter(|vision| vision.tower.both_ways);
+    let both_ways = spec.vision.as_ref().filter(|vision| vision.tower.both_ways.anywhere());
     let (least, key) = if whole {
         (limits.max_model_len, "max_model_len, as prompts are not read in chunks")
     } else if let Some(vision) = both_ways {

@@ -14,7 +14,7 @@ use crate::image::{self, Fetcher, Processor};
 use crate::invalid;
 use crate::model::architectures::Written;
 use crate::model::config::{FrameSpec, ImageTokens, VisionSpec};
-use crate::plan::{ImageSpan, PromptImages};
+use crate::plan::{BothWays, ImageSpan, PromptImages};
 use crate::text::{check_prompt_tokens, Tokenizer};
 
 /// Images of a prompt, where nobody says how many.
@@ -39,7 +39,7 @@ pub(crate) struct ImageIntake {
     /// Tokens of an image at most.
     max_tokens: usize,
     /// Tokens of an image see each other.
-    both_ways: bool,
+    both_ways: BothWays,
     /// Around an image's tokens.
     frame: FrameTokens,
     /// One to four line breaks, where each is a token of its own.
@@ -64,7 +64,7 @@ impl ImageIntake {
         let (mut frame, mut line_breaks) = (FrameTokens::default(), None);
         if let Some(spec) = vision.frame {
             frame = FrameTokens::new(&spec, tokenizer)?;
-            line_breaks = breaks(tokenizer)?;
+            line_breaks = if spec.text.is_empty() { None } else { breaks(tokenizer)? };
         }
         let row_ends = vision.tower.row_ends;
         let (placeholder, token, written) = match vision.tokens {
@@ -436,7 +436,7 @@ mod tests {
             square_texts: None,
             row_ends: None,
             max_tokens: 16,
-            both_ways: true,
+            both_ways: BothWays::Always,
             frame: FrameTokens::new(&spec, &tokenizer).unwrap(),
             line_breaks: None,
             limit: None,

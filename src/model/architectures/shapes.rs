@@ -10,6 +10,7 @@ use super::family::{
 use super::flag::Flag;
 use super::layer_rows::{BesideMlp, LayerInputs, LayerShapes, StillGrowth};
 use super::mixtures::{QWEN_MIXTURE, QWEN_SHARED};
+use super::towers;
 use crate::device::{NormKind, RouteScore};
 
 /// Text is causal whatever images may see of each other.
@@ -104,4 +105,4 @@ pub(super) const LLAMA4: Family = Family {
 
 /// The text model of a checkpoint that also sees images and hears.
 pub(super) const GEMMA4_WHOLE: Family =
-    Family { architecture: "Gemma4ForConditionalGeneration", ..GEMMA4 };
+    Family { architecture: "Gemma4ForConditionalGeneration", towers: &[&towers::GEMMA4], ..GEMMA4 };

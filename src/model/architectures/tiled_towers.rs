@@ -7,6 +7,7 @@ use super::tower::{
 use super::towers::{biased, plain, GEMMA3_SIGLIP, INTERN_VIT, SIGLIP_KEYS};
 use crate::device::{Activation, NormKind};
 use crate::image::Kind;
+use crate::plan::BothWays;
 
 /// InternViT of 300M in InternVL's own format.
 pub(super) const INTERN_VIT_OWN: Tower = Tower {
@@ -43,8 +44,15 @@ pub(super) const INTERN_VIT_OWN: Tower = Tower {
     down: "mlp.fc2",
     layer_scales: Some(["ls1", "ls2"]),
     merger: MergerNames {
-        norm: Some(MergerNorm { name: "0", kind: None, eps: MergerEps::Fixed(1e-5), joined: true }),
+        norm: Some(MergerNorm {
+            name: "0",
+            kind: None,
+            eps: MergerEps::Fixed(1e-5),
+            joined: true,
+            unit: false,
+        }),
         joined: Joined::SideBySide,
+        standard: None,
         products: &[
             biased("1", MergerWidth::Decoder, Some(Activation::Gelu)),
             biased("3", MergerWidth::Decoder, None),
@@ -65,6 +73,7 @@ pub(super) const INTERN_VIT_6B_OWN: Tower = Tower {
             kind: Some(NormKind::Layer),
             eps: MergerEps::Fixed(1e-5),
             joined: true,
+            unit: false,
         }),
         ..INTERN_VIT_OWN.merger
     },
@@ -81,12 +90,13 @@ pub(super) const IDEFICS3_SIGLIP: Tower = Tower {
     defaults: r#"{"hidden_size": 1152, "intermediate_size": 3072, "num_hidden_layers": 12,
         "num_attention_heads": 16, "image_size": 224, "patch_size": 32, "num_channels": 3,
         "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}"#,
-    both_ways: false,
+    both_ways: BothWays::Never,
     frame: None,
     keys: TowerKeys { squares: Squares::Factor("scale_factor"), ..SIGLIP_KEYS },
     merger: MergerNames {
         norm: None,
         joined: Joined::SideBySide,
+        standard: None,
         products: &[plain("modality_projection.proj", MergerWidth::Decoder, None)],
     },
     ..GEMMA3_SIGLIP

@@ -3,6 +3,7 @@
 
 use crate::device::{Activation, NormKind};
 use crate::image::Kind;
+use crate::plan::BothWays;
 
 /// A vision tower: how it is described and how its tensors are called. Names stand behind the first
 /// of the prefixes under which there is the patches' product, those of layers behind the layer's.
@@ -32,7 +33,10 @@ pub struct Tower {
     /// The decoder turns tokens by time, row and column.
     pub axes: bool,
     /// In the decoder tokens of an image see each other, those behind too.
-    pub both_ways: bool,
+    pub both_ways: BothWays,
+    /// Keys of `vision_config` or of the checkpoint as a whole that must have these values, in
+    /// JSON, for the tower to run; with others the checkpoint takes text.
+    pub only_if: &'static [(&'static str, &'static str)],
     /// What stands around the tokens of an image in the model's input.
     pub frame: Option<Frame>,
     /// Of images in one of several sizes.
@@ -45,8 +49,10 @@ pub struct Tower {
     pub norm: NormKind,
     /// What its norms add to a variance.
     pub eps: TowerEps,
-    /// The patches' product, a convolution in the checkpoint.
+    /// The patches' product.
     pub patches: &'static str,
+    /// It is stored as a product whose columns go by pixel, then by colour; else as a convolution.
+    pub by_pixel: bool,
     /// It has a bias.
     pub patch_bias: bool,
     /// Vectors of places.
@@ -59,6 +65,12 @@ pub struct Tower {
     pub layers: &'static str,
     /// In front of attention, and of the MLP.
     pub norms: [&'static str; 2],
+    /// Of attention's output and the MLP's, before they are added.
+    pub post_norms: Option<[&'static str; 2]>,
+    /// Of each head of q and of k, before they are turned; those of v have one without weights.
+    pub head_norms: Option<[&'static str; 2]>,
+    /// Scores are products of q and k as they are.
+    pub unscaled: bool,
     /// q, k and v: together or a name each.
     pub qkv: &'static [&'static str],
     /// These have biases; else, if `qkv_bias_key` is there, as that key of `vision_config` says.
@@ -203,6 +215,13 @@ pub enum Places {
         /// How many.
         count: &'static str,
     },
+    /// One of its column and one of its row for each patch: two tables, one behind the other.
+    OfColumnAndRow {
+        /// Both.
+        table: &'static str,
+        /// Key of how many each has.
+        count: &'static str,
+    },
     /// One for each patch of an image of the one size that there is; rows that are stored as
     /// `[1, rows, width]` in some checkpoints.
     Each {
@@ -223,6 +242,9 @@ pub enum Turns {
     /// By theta^(-4i / head_dim) with i below head_dim / 4: by the row, then all of these by the
     /// column.
     SameOfBoth(f32),
+    /// The head's first half by the column and its second one by the row, each by theta^(-4i /
+    /// head_dim), where element i goes with i + head_dim / 4; the key of theta.
+    HalfEach(&'static str),
     /// By theta^(-2i / head_dim) with i below head_dim / 2: those of even i by the row, then those
     /// of odd i by the column; the key of theta.
     EvenAndOdd(&'static str),
@@ -246,6 +268,9 @@ pub struct MergerNames {
     pub norm: Option<MergerNorm>,
     /// How squares become rows.
     pub joined: Joined,
+    /// Vectors of the tower, of what is taken from rows of squares times the root of their width,
+    /// and what they are multiplied by then.
+    pub standard: Option<[&'static str; 2]>,
     /// From rows of squares to vectors of the decoder.
     pub products: &'static [MergerProduct],
 }
@@ -261,6 +286,8 @@ pub struct MergerNorm {
     pub eps: MergerEps,
     /// It is over rows of squares.
     pub joined: bool,
+    /// It has no weights.
+    pub unit: bool,
 }
 
 /// What a merger's norm adds to a variance.

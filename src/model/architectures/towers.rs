@@ -6,6 +6,7 @@ use super::tower::{
 };
 use crate::device::{Activation, NormKind};
 use crate::image::Kind;
+use crate::plan::BothWays;
 
 /// A product with a bias.
 pub(super) const fn biased(
@@ -27,7 +28,7 @@ pub(super) const fn plain(
 
 /// The tower's own norm.
 const fn norm(name: &'static str, joined: bool) -> Option<MergerNorm> {
-    Some(MergerNorm { name, kind: None, eps: MergerEps::Tower, joined })
+    Some(MergerNorm { name, kind: None, eps: MergerEps::Tower, joined, unit: false })
 }
 
 const QWEN2_VL_KEYS: TowerKeys = TowerKeys {
@@ -65,19 +66,24 @@ pub(super) const QWEN2_VL: Tower = Tower {
     must_be: &[],
     own_must_be: &[],
     axes: true,
-    both_ways: false,
+    both_ways: BothWays::Never,
+    only_if: &[],
     frame: None,
     any_resolution: None,
     keys: QWEN2_VL_KEYS,
     norm: NormKind::Layer,
     eps: TowerEps::Fixed(1e-6),
     patches: "patch_embed.proj",
+    by_pixel: false,
     patch_bias: false,
     places: Places::None,
     turns: Turns::SameOfBoth(10000.0),
     first: None,
     layers: "blocks",
     norms: ["norm1", "norm2"],
+    post_norms: None,
+    head_norms: None,
+    unscaled: false,
     qkv: &["attn.qkv"],
     qkv_bias: true,
     qkv_bias_key: None,
@@ -92,6 +98,7 @@ pub(super) const QWEN2_VL: Tower = Tower {
     merger: MergerNames {
         norm: norm("merger.ln_q", false),
         joined: Joined::SideBySide,
+        standard: None,
         products: &[
             biased("merger.mlp.0", MergerWidth::Square, Some(Activation::Gelu)),
             biased("merger.mlp.2", MergerWidth::Decoder, None),
@@ -127,6 +134,7 @@ pub(super) const QWEN3_VL: Tower = Tower {
     merger: MergerNames {
         norm: norm("merger.norm", false),
         joined: Joined::SideBySide,
+        standard: None,
         products: &[
             biased("merger.linear_fc1", MergerWidth::Square, Some(Activation::Gelu)),
             biased("merger.linear_fc2", MergerWidth::Decoder, None),
@@ -138,6 +146,7 @@ pub(super) const QWEN3_VL: Tower = Tower {
         names: MergerNames {
             norm: norm("norm", true),
             joined: Joined::SideBySide,
+            standard: None,
             products: &[
                 biased("linear_fc1", MergerWidth::Square, Some(Activation::Gelu)),
                 biased("linear_fc2", MergerWidth::Decoder, None),
@@ -207,6 +216,7 @@ pub(super) const LLAVA_CLIP: Tower = Tower {
     merger: MergerNames {
         norm: None,
         joined: Joined::SideBySide,
+        standard: None,
         products: &[
             biased("linear_1", MergerWidth::Decoder, Some(Activation::Gelu)),
             biased("linear_2", MergerWidth::Decoder, None),
@@ -262,7 +272,7 @@ pub(super) const GEMMA3_SIGLIP: Tower = Tower {
         "num_attention_heads": 12, "image_size": 224, "patch_size": 16, "num_channels": 3,
         "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}"#,
     must_be: &[],
-    both_ways: true,
+    both_ways: BothWays::Always,
     frame: Some(Frame {
         text: "\n\n",
         open: "boi_token_index",
@@ -284,8 +294,10 @@ pub(super) const GEMMA3_SIGLIP: Tower = Tower {
             kind: Some(NormKind::RmsPlusOne),
             eps: MergerEps::Tower,
             joined: true,
+            unit: false,
         }),
         joined: Joined::Mean,
+        standard: None,
         products: &[MergerProduct {
             name: "mm_input_projection_weight",
             outputs: MergerWidth::Decoder,
@@ -349,8 +361,10 @@ pub(super) const INTERN_VIT: Tower = Tower {
             kind: None,
             eps: MergerEps::Fixed(1e-5),
             joined: true,
+            unit: false,
         }),
         joined: Joined::SideBySide,
+        standard: None,
         products: &[
             biased("linear_1", MergerWidth::Decoder, Some(Activation::Gelu)),
             biased("linear_2", MergerWidth::Decoder, None),
@@ -409,8 +423,15 @@ pub(super) const MISTRAL3: Tower = Tower {
         ..SIGLIP_KEYS
     },
     merger: MergerNames {
-        norm: Some(MergerNorm { name: "norm", kind: None, eps: MergerEps::Decoder, joined: false }),
+        norm: Some(MergerNorm {
+            name: "norm",
+            kind: None,
+            eps: MergerEps::Decoder,
+            joined: false,
+            unit: false,
+        }),
         joined: Joined::ChannelsFirst,
+        standard: None,
         products: &[
             plain("patch_merger.merging_layer", MergerWidth::Patch, None),
             plain("linear_1", MergerWidth::Decoder, Some(Activation::Gelu)),
@@ -418,4 +439,69 @@ pub(super) const MISTRAL3: Tower = Tower {
         ],
     },
     ..PIXTRAL
+};
+
+/// Gemma 4's own, in the checkpoints whose soft tokens are standardised: blocks as of its text
+/// model, and means of 3 x 3 patches. Those with limits around each product take text.
+pub(super) const GEMMA4: Tower = Tower {
+    model_types: &["gemma4_vision"],
+    prefixes: &[["model.vision_tower.", "model.embed_vision."]],
+    images: Kind::Gemma4,
+    placeholders: IMAGE_TOKEN,
+    defaults: r#"{"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 16,
+        "num_attention_heads": 12, "num_key_value_heads": 12, "head_dim": 64,
+        "hidden_activation": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6, "pooling_kernel_size": 3,
+        "patch_size": 16, "position_embedding_size": 10240, "use_clipped_linears": false,
+        "standardize": false, "attention_bias": false, "rope_theta": 100.0}"#,
+    must_be: &[],
+    own_must_be: &[("attention_bias", "false")],
+    only_if: &[
+        ("standardize", "true"),
+        ("use_clipped_linears", "false"),
+        ("use_bidirectional_attention", "\"vision\""),
+        ("hidden_size_per_layer_input", "0"),
+    ],
+    axes: false,
+    both_ways: BothWays::InWindows,
+    frame: Some(Frame {
+        text: "",
+        open: "boi_token_id",
+        close: "eoi_token_id",
+        parts: ["", "", ""],
+    }),
+    keys: TowerKeys { squares: Squares::Side("pooling_kernel_size"), ..SIGLIP_KEYS },
+    norm: NormKind::Rms,
+    eps: TowerEps::Key("rms_norm_eps"),
+    patches: "patch_embedder.input_proj",
+    by_pixel: true,
+    places: Places::OfColumnAndRow {
+        table: "patch_embedder.position_embedding_table",
+        count: "position_embedding_size",
+    },
+    turns: Turns::HalfEach("rope_theta"),
+    layers: "encoder.layers",
+    norms: ["input_layernorm", "pre_feedforward_layernorm"],
+    post_norms: Some(["post_attention_layernorm", "post_feedforward_layernorm"]),
+    head_norms: Some(["self_attn.q_norm", "self_attn.k_norm"]),
+    unscaled: true,
+    qkv: &["self_attn.q_proj.linear", "self_attn.k_proj.linear", "self_attn.v_proj.linear"],
+    qkv_bias: false,
+    out: "self_attn.o_proj.linear",
+    out_bias: false,
+    up: &["mlp.gate_proj.linear", "mlp.up_proj.linear"],
+    down: "mlp.down_proj.linear",
+    mlp_bias: false,
+    merger: MergerNames {
+        norm: Some(MergerNorm {
+            name: "embedding_pre_projection_norm",
+            kind: None,
+            eps: MergerEps::Tower,
+            joined: true,
+            unit: true,
+        }),
+        joined: Joined::Mean,
+        standard: Some(["std_bias", "std_scale"]),
+        products: &[plain("embedding_projection", MergerWidth::Decoder, None)],
+    },
+    ..QWEN2_VL
 };

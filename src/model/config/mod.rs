@@ -12,6 +12,7 @@ mod dtype;
 mod factors;
 mod keys;
 mod latent;
+mod image_settings;
 mod layer_shapes;
 mod layers;
 mod length;

@@ -6,22 +6,18 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::image_settings::{settings, sides};
 use super::keys;
 use crate::device::Activation;
 use crate::error::{Error, Result};
-use crate::files::{self, Kind};
 use crate::ids::TokenId;
-use crate::image::{self, Settings};
-use crate::json::{self, Object};
+use crate::image::Settings;
+use crate::json::Object;
 use crate::model::architectures::{
-    AnyResolutionKeys, DeepNames, Eps, Family, Frame, Places, Squares, Tower, TowerEps, TowerFfn,
-    Turns, Written,
+    DeepNames, Eps, Family, Frame, Places, Tower, TowerEps, TowerFfn, Turns, Written,
 };
 use crate::{internal, invalid};
 
-const PROCESSOR: &str = "preprocessor_config.json";
-/// Where transformers 5 keeps it, under this key.
-const PROCESSORS: (&str, &str) = ("processor_config.json", "image_processor");
 const DEPTH_MAX: usize = 512;
 
 /// A tower that can be served.
@@ -100,6 +96,8 @@ pub enum PlacesSpec {
     None,
     /// A square of this side, stretched over an image.
     Stretched(usize),
+    /// So many of columns, and behind them as many of rows.
+    OfColumnAndRow(usize),
     /// One for each patch of a square of this side, and perhaps one in front for a row of the
     /// class.
     Each {
@@ -178,6 +176,9 @@ pub(super) fn vision(config: &Object, family: &Family, fit: &Fit) -> Result<Opti
     let defaults: Map<String, Value> = serde_json::from_str(tower.defaults)
         .map_err(|e| internal!("defaults of the tower of {}: {e}", family.architecture))?;
     let own = own.with(&[], &defaults);
+    if !tower.only_if.iter().all(|&(key, only)| has(config, &own, key, only)) {
+        return Ok(None);
+    }
     refuse_others(config, tower.must_be)?;
     refuse_others(&own, tower.own_must_be)?;
 
@@ -191,6 +192,7 @@ pub(super) fn vision(config: &Object, family: &Family, fit: &Fit) -> Result<Opti
             own.name(keys.width)
         ));
     }
+    judge_heads(&own, width, heads)?;
     judge_output(&own, tower, fit)?;
     let depth = own.needed(keys.depth, "an integer", own.count(keys.depth, DEPTH_MAX)?)?;
     let depth = layers_that_run(config, tower, depth)?;
@@ -200,7 +202,7 @@ pub(super) fn vision(config: &Object, family: &Family, fit: &Fit) -> Result<Opti
         None => vec![true; depth],
     };
 
-    let settings = settings(config, &own, tower, fit)?;
+    let settings = settings(config, &own, tower, fit.folder, fit.sizes)?;
     let unit = settings.patch * settings.merge;
     Ok(Some(VisionSpec {
         tower,
@@ -231,6 +233,22 @@ pub(super) fn vision(config: &Object, family: &Family, fit: &Fit) -> Result<Opti
 fn is_given(config: &Object, key: &str, value: &str) -> bool {
     let value: Option<Value> = serde_json::from_str(value).ok();
     config.given(key).is_some_and(|given| Some(given) == value.as_ref())
+}
+
+/// A key of the tower or, if that has none, of the checkpoint as a whole has this value.
+fn has(config: &Object, own: &Object, key: &str, only: &str) -> bool {
+    is_given(if own.given(key).is_some() { own } else { config }, key, only)
+}
+
+/// Heads of q, k and v are as many and as wide as the residual says.
+fn judge_heads(own: &Object, width: usize, heads: usize) -> Result<()> {
+    for (key, wanted) in [("num_key_value_heads", heads), ("head_dim", width / heads)] {
+        if own.count(key, 1 << 16)?.is_some_and(|count| count != wanted) {
+            let wrong = own.wrong(key, &wanted.to_string());
+            return Err(Error::Unsupported(wrong.message().into()));
+        }
+    }
+    Ok(())
 }
 
 /// Keys that may have one value only.
@@ -305,6 +323,16 @@ fn places(own: &Object, tower: &Tower, settings: &Settings) -> Result<PlacesSpec
             }
             Ok(PlacesSpec::Stretched(side))
         }
+
+        Places::OfColumnAndRow { count: key, .. } => {
+            let count = own.needed(key, "an integer", own.count(key, 1 << 20)?)?;
+            let longest = settings.most_tokens() * settings.merge;
+            if count < longest {
+                let expected = format!("at least {longest}, as many patches as a side may have");
+                return Err(own.wrong(key, &expected));
+            }
+            Ok(PlacesSpec::OfColumnAndRow(count))
+        }
         Places::Each { class, .. } => {
             let side = sides(own, "image_size", 1 << 14)? / settings.patch;
             if side != settings.side / settings.patch {
@@ -329,23 +357,6 @@ fn places(own: &Object, tower: &Tower, settings: &Settings) -> Result<PlacesSpec
     }
 }
 
-/// A length, or two that are equal.
-fn sides(own: &Object, key: &str, most: usize) -> Result<usize> {
-    let read = match own.given(key) {
-        Some(Value::Array(two)) => {
-            let length = |n: &Value| usize::try_from(n.as_u64()?).ok();
-            match two.iter().map(length).collect::<Option<Vec<_>>>().as_deref() {
-                Some(&[height, width]) if height == width && (1..=most).contains(&width) => {
-                    Some(width)
-                }
-                _ => return Err(own.wrong(key, "an integer, or two that are equal")),
-            }
-        }
-        _ => own.count(key, most)?,
-    };
-    own.needed(key, "an integer", read)
-}
-
 fn eps(own: &Object, tower: &Tower) -> Result<f32> {
     match tower.eps {
         TowerEps::Fixed(eps) => Ok(eps),
@@ -357,32 +368,10 @@ fn theta(own: &Object, tower: &Tower) -> Result<f32> {
     match tower.turns {
         Turns::None => Ok(0.0),
         Turns::SameOfBoth(theta) => Ok(theta),
-        Turns::EvenAndOdd(key) => match own.object("rope_parameters")? {
+        Turns::EvenAndOdd(key) | Turns::HalfEach(key) => match own.object("rope_parameters")? {
             Some(rope) if rope.given(key).is_some() => Ok(keys::positive(&rope, key)? as f32),
             _ => Ok(keys::positive(own, key)? as f32),
         },
-    }
-}
-
-/// Patches of a side that become one token, of images whose side is so many patches.
-fn squares(config: &Object, own: &Object, tower: &Tower, side: usize) -> Result<usize> {
-    let whole = |key: &str, ratio: f64| {
-        let count = ratio.round();
-        if (1.0..=64.0).contains(&count) && (ratio - count).abs() < 1e-6 {
-            Ok(count as usize)
-        } else {
-            Err(config.wrong(key, "what makes squares of whole patches"))
-        }
-    };
-    match tower.keys.squares {
-        Squares::One => Ok(1),
-        Squares::Side(key) => own.needed(key, "an integer", own.count(key, 1 << 10)?),
-        Squares::Factor(key) => config.needed(key, "an integer", config.count(key, 64)?),
-        Squares::Ratio(key) => whole(key, 1.0 / keys::positive(config, key)?),
-        Squares::Tokens(key) => {
-            let tokens = config.needed(key, "an integer", config.count(key, 1 << 20)?)?;
-            whole(key, side as f64 / (tokens as f64).sqrt())
-        }
     }
 }
 
@@ -393,131 +382,22 @@ fn ffn(own: &Object, tower: &Tower, width: usize) -> Result<usize> {
     }
 }
 
-/// preprocessor_config.json, or what its absence means; where that is. A config without a folder is
-/// looked at alone: images are as wide as its tower has them.
-fn processor(fit: &Fit, side: usize) -> Result<(String, Map<String, Value>)> {
-    let Some(folder) = fit.folder else {
-        let size = serde_json::json!({"height": side, "width": side, "shortest_edge": side});
-        let square = serde_json::json!({"longest_edge": side});
-        let keys = match side {
-            0 => Map::new(),
-            _ => Map::from_iter([("size".into(), size), ("max_image_size".into(), square)]),
-        };
-        return Ok((PROCESSOR.into(), keys));
-    };
-    let path = folder.join(PROCESSOR);
-    let shown = path.display().to_string();
-    if let Some(keys) = files::optional(json::read_object(&path, Kind::Config))? {
-        return Ok((shown, keys));
-    }
-    let (file, key) = PROCESSORS;
-    let path = folder.join(file);
-    let all = files::optional(json::read_object(&path, Kind::Config))?.unwrap_or_default();
-    match all.get(key).and_then(Value::as_object) {
-        Some(keys) => Ok((path.display().to_string(), keys.clone())),
-        None => Ok((shown, Map::new())),
-    }
-}
-
-/// What config.json says of images, in InternVL's own format.
-fn own_tiles(config: &Object, own: &Object, fit: &Fit) -> Result<(String, Map<String, Value>)> {
-    const VERSION: &str = "ps_version";
-    const KEYS: [&str; 4] =
-        ["min_dynamic_patch", "max_dynamic_patch", "dynamic_image_size", "use_thumbnail"];
-    // The first way to join patches puts columns before rows, and is what an absent key means.
-    if config.text(VERSION)? != Some("v2") {
-        return Err(Error::Unsupported(config.wrong(VERSION, "\"v2\"").message().into()));
-    }
-    let side = sides(own, "image_size", 1 << 14)?;
-    let forced = config.count("force_image_size", 1 << 14)?.unwrap_or(side);
-    if forced != side {
-        return Err(invalid!(
-            "{} is {forced}, and {} is {side}.",
-            config.name("force_image_size"),
-            own.name("image_size")
-        ));
-    }
-
-    let given = |key: &&str| Some((key.to_string(), config.given(key)?.clone()));
-    let mut keys: Map<String, Value> = KEYS.iter().filter_map(given).collect();
-    keys.insert("size".into(), serde_json::json!({"height": side, "width": side}));
-    let file = fit.folder.map(|folder| folder.join("config.json").display().to_string());
-    Ok((file.unwrap_or_else(|| "config.json".into()), keys))
-}
-
-/// What the processor's file says, as far as it fits to the tower.
-fn settings(config: &Object, own: &Object, tower: &Tower, fit: &Fit) -> Result<Settings> {
-    let patch = sides(own, "patch_size", 1 << 10)?;
-    let of_image = match own.given("image_size") {
-        Some(_) => sides(own, "image_size", 1 << 14)?,
-        None => 0,
-    };
-    let merge = squares(config, own, tower, of_image / patch)?;
-    let copies = own.count("temporal_patch_size", 1 << 10)?.unwrap_or(1);
-    let (file, mut keys) = match tower.images {
-        image::Kind::OwnTiles => own_tiles(config, own, fit)?,
-        _ => processor(fit, of_image)?,
-    };
-    if let Some(over) = fit.sizes {
-        if over.contains_key("size") {
-            // In the file they would stand over it.
-            keys.remove("min_pixels");
-            keys.remove("max_pixels");
-        }
-        keys.extend(over.clone());
-    }
-
-    if let Some(names) = &tower.any_resolution {
-        any_resolution(config, names, &file, &mut keys)?;
-    }
-
-    let settings = Settings::read(&file, &keys, tower.images, patch, merge)?;
-    let tower_has = [("patch_size", patch, settings.patch), ("merge_size", merge, settings.merge)];
-    let copied = ("temporal_patch_size", copies, settings.copies);
-    for (key, wanted, got) in tower_has.into_iter().chain([copied]) {
-        if wanted != got {
-            return Err(invalid!("{file}: '{key}' is {got}, and the tower takes {wanted}."));
-        }
-    }
-    Ok(settings)
-}
-
-/// Keys of the checkpoint as a whole that its processor goes by, beside those of the processor's
-/// file, which must say the same if it says something.
-fn any_resolution(
-    config: &Object,
-    names: &AnyResolutionKeys,
-    file: &str,
-    keys: &mut Map<String, Value>,
-) -> Result<()> {
-    let defaults: Map<String, Value> = serde_json::from_str(names.defaults)
-        .map_err(|e| internal!("defaults of images of several sizes: {e}"))?;
-    for (key, default) in defaults {
-        let of_config = config.given(&key);
-        let of_file = keys.get(&key).filter(|value| !value.is_null());
-        if of_config.zip(of_file).is_some_and(|(one, other)| one != other) {
-            return Err(invalid!("{file}: '{key}' is not what {} says.", config.name(&key)));
-        }
-        let value = of_file.or(of_config).cloned().unwrap_or(default);
-        keys.insert(key, value);
-    }
-    Ok(())
-}
-
 fn activation(own: &Object, tower: &Tower) -> Result<Activation> {
-    let act = match (own.text("hidden_act")?, tower.up.len()) {
+    let key = if own.given("hidden_act").is_some() { "hidden_act" } else { "hidden_activation" };
+    let act = match (own.text(key)?, tower.up.len()) {
         (Some("silu"), 2) => Activation::SiluGated,
         (Some("gelu"), 2) => Activation::GeluGated,
+        (Some("gelu_pytorch_tanh"), 2) => Activation::GeluTanhGated,
         (Some("silu"), 1) => Activation::Silu,
         (Some("quick_gelu"), 1) => Activation::QuickGelu,
         (Some("gelu"), 1) => Activation::Gelu,
         (Some("gelu_pytorch_tanh"), 1) => Activation::GeluTanh,
         _ => {
             let expected = match tower.up.len() {
-                2 => "\"silu\" or \"gelu\"",
+                2 => "\"silu\", \"gelu\" or \"gelu_pytorch_tanh\"",
                 _ => "\"silu\", \"quick_gelu\", \"gelu\" or \"gelu_pytorch_tanh\"",
             };
-            return Err(Error::Unsupported(own.wrong("hidden_act", expected).message().into()));
+            return Err(Error::Unsupported(own.wrong(key, expected).message().into()));
         }
     };
     Ok(act)

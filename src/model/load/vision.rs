@@ -8,13 +8,15 @@ use crate::error::Result;
 use crate::image::Kind;
 use crate::internal;
 use crate::model::architectures::{
-    Joined, MergerEps, MergerNames, MergerProduct, MergerWidth, Places,
+    Joined, MergerEps, MergerNames, MergerProduct, MergerWidth, Places, Turns,
 };
 use crate::model::checkpoint::WeightSource;
 use crate::model::config::{PlacesSpec, VisionSpec};
 use crate::model::quant::unpack::Values;
 use crate::model::shard::Cut;
-use crate::model::weights::{Linear, MergeNorm, MergeProduct, Merger, TowerLayer, TowerWeights};
+use crate::model::weights::{
+    Linear, MergeNorm, MergeProduct, Merger, Standard, TowerLayer, TowerWeights,
+};
 
 impl<'a, D: Device> Loader<'a, D> {
     pub(super) fn tower(&mut self, vision: &VisionSpec) -> Result<TowerWeights<D::Weight>> {
@@ -36,7 +38,8 @@ impl<'a, D: Device> Loader<'a, D> {
         let last = row.last.map(|norm| self.tower_norm(vision, row.norm, &name(norm), width));
         let last = last.transpose()?;
 
-        let merger = self.merger(behind, &row.merger, vision)?;
+        let mut merger = self.merger(behind, &row.merger, vision)?;
+        merger.standard = self.standard(prefix, vision)?;
         let mut deep = Vec::new();
         let names = row.deep.iter().cycle();
         for (i, (_, names)) in vision.deep.iter().zip(names).enumerate() {
@@ -98,11 +101,101 @@ impl<'a, D: Device> Loader<'a, D> {
                 self.tower_norm(vision, row.norm, &name(row.norms[0]), width)?,
                 self.tower_norm(vision, row.norm, &name(row.norms[1]), width)?,
             ],
-            qkv: self.linear(&qkv, &outputs, width, vision.qkv_bias, &Cut::Whole)?,
+            post_norms: match row.post_norms {
+                Some([attn, mlp]) => Some([
+                    self.tower_norm(vision, row.norm, &name(attn), width)?,
+                    self.tower_norm(vision, row.norm, &name(mlp), width)?,
+                ]),
+                None => None,
+            },
+            qkv: match row.turns {
+                Turns::HalfEach(_) => self.halves_apart(vision, &qkv)?,
+                _ => self.linear(&qkv, &outputs, width, vision.qkv_bias, &Cut::Whole)?,
+            },
             qk_norms,
+            head_norms: match row.head_norms {
+                Some([q, k]) => Some([
+                    self.tower_head_norm(vision, &name(q))?,
+                    self.tower_head_norm(vision, &name(k))?,
+                    self.unit_norm(vision, &name("v"), vision.head_dim())?,
+                ]),
+                None => None,
+            },
             out: self.scaled(vision, [Some(&out), scales.as_ref()], columns, row.out_bias)?,
             mlp: self.tower_mlp(vision, prefix, mlp_width)?,
         })
+    }
+
+    /// q, k and v of heads whose halves are turned apart: each head of q and k has its second and
+    /// third quarter the other way round, so that what goes together lies half a head apart.
+    fn halves_apart(&mut self, vision: &VisionSpec, names: &[String]) -> Result<Linear<D::Weight>> {
+        let width = vision.width;
+        let mut bytes = Vec::new();
+        for (nth, name) in names.iter().enumerate() {
+            let weight = [format!("{name}.weight")];
+            let Some(rows) = self.numbers(&weight, width, width)? else {
+                let outputs = vec![width; names.len()];
+                return self.linear(names, &outputs, width, false, &Cut::Whole);
+            };
+            for row in 0..width {
+                let from = if nth < 2 { in_quarters(row, vision.head_dim()) } else { row };
+                let values = &rows[from * width..(from + 1) * width];
+                bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            }
+        }
+        let name = names.first().cloned().unwrap_or_default();
+        let shape = [names.len() * width, width];
+        let weight = self.folded(&name, WeightKind::Linear, shape, &bytes)?;
+        Ok(Linear { weight, bias: None })
+    }
+
+    /// A norm of each head of q or k, in the order of their elements.
+    fn tower_head_norm(&mut self, vision: &VisionSpec, name: &str) -> Result<Norm<D::Weight>> {
+        let (row, width) = (vision.tower, vision.head_dim());
+        let weight = [format!("{name}.weight")];
+        let values = match row.turns {
+            Turns::HalfEach(_) => self.numbers(&weight, width, 1)?,
+            _ => None,
+        };
+        let Some(values) = values else { return self.tower_norm(vision, row.norm, name, width) };
+        let ordered = (0..width).map(|i| values[in_quarters(i, width)]);
+        let bytes: Vec<u8> = ordered.flat_map(f32::to_le_bytes).collect();
+        let weight = self.folded(name, WeightKind::Vector, [width, 1], &bytes)?;
+        Ok(Norm { kind: row.norm, eps: vision.eps, weight, bias: None })
+    }
+
+    /// A norm whose weight is 1; `name` is for messages.
+    fn unit_norm(
+        &mut self,
+        vision: &VisionSpec,
+        name: &str,
+        width: usize,
+    ) -> Result<Norm<D::Weight>> {
+        let weight = self.upload(Upload {
+            name,
+            kind: WeightKind::Vector,
+            outputs: width,
+            inputs: 1,
+            transposed: false,
+            join: Join::None,
+            values: Values::plain(Source::Constant(1.0)),
+        })?;
+        Ok(Norm { kind: NormKind::Rms, eps: vision.eps, weight, bias: None })
+    }
+
+    /// What becomes of means of patches first, by vectors of the tower.
+    fn standard(
+        &mut self,
+        prefix: &str,
+        vision: &VisionSpec,
+    ) -> Result<Option<Standard<D::Weight>>> {
+        let Some([bias, scale]) = vision.tower.merger.standard else { return Ok(None) };
+        let width = vision.width;
+        Ok(Some(Standard {
+            factor: (width as f32).sqrt(),
+            bias: self.tower_vector(format!("{prefix}{bias}"), width)?,
+            scale: self.tower_vector(format!("{prefix}{scale}"), width)?,
+        }))
     }
 
     fn merger(
@@ -123,7 +216,11 @@ impl<'a, D: Device> Loader<'a, D> {
                     MergerEps::Decoder => self.spec.norm_eps,
                 };
                 let name = format!("{prefix}{}", norm.name);
-                let own = self.tower_norm(vision, kind, &name, width)?;
+                let own = if norm.unit {
+                    self.unit_norm(vision, &name, width)?
+                } else {
+                    self.tower_norm(vision, kind, &name, width)?
+                };
                 Some(MergeNorm { norm: Norm { eps, ..own }, joined: norm.joined })
             }
             None => None,
@@ -143,7 +240,7 @@ impl<'a, D: Device> Loader<'a, D> {
             products.push(MergeProduct { linear, outputs, activation: product.activation });
             inputs = outputs;
         }
-        Ok(Merger { joined: names.joined, norm, products })
+        Ok(Merger { joined: names.joined, standard: None, norm, products })
     }
 
     /// A product of a merger; `parts` above 1: its columns are those of so many patches by channel,
@@ -278,6 +375,19 @@ impl<'a, D: Device> Loader<'a, D> {
     /// A table of vectors of places: one matrix of all that is added to rows.
     fn places(&mut self, prefix: &str, vision: &VisionSpec) -> Result<Option<D::Weight>> {
         let width = vision.width;
+        if let (Places::OfColumnAndRow { table, .. }, PlacesSpec::OfColumnAndRow(count)) =
+            (&vision.tower.places, vision.places)
+        {
+            let (name, rows) = (format!("{prefix}{table}"), 2 * count);
+            let source = match self.format {
+                WeightSource::Files(checkpoint) if !self.shapes_only => {
+                    let tensor = checkpoint.convolution(&name, &[2, count, width])?;
+                    Source::Parts(vec![HostTensor { rows, cols: width, ..tensor }])
+                }
+                _ => dummy(&name, width),
+            };
+            return self.whole_table(&name, rows, width, Values::plain(source)).map(Some);
+        }
         let (names, rows) = match (&vision.tower.places, vision.places) {
             (Places::Stretched { table, .. }, PlacesSpec::Stretched(side)) => {
                 (vec![format!("{prefix}{table}")], vec![side * side])
@@ -340,8 +450,17 @@ impl<'a, D: Device> Loader<'a, D> {
             _ => vec![vision.width, 3, side, side],
         };
         let inputs = shape[1..].iter().product();
+        if vision.tower.by_pixel {
+            let read = self.numbers(std::slice::from_ref(&name), vision.width, inputs)?;
+            if let Some(read) = read {
+                let bytes = by_patch(&read, inputs, 3);
+                let shape = [vision.width, inputs];
+                let weight = self.folded(&name, WeightKind::Linear, shape, &bytes)?;
+                return Ok(Linear { weight, bias: None });
+            }
+        }
         let source = match self.format {
-            WeightSource::Files(checkpoint) if !self.shapes_only => {
+            WeightSource::Files(checkpoint) if !self.shapes_only && !vision.tower.by_pixel => {
                 Source::Parts(vec![checkpoint.convolution(&name, &shape)?])
             }
             _ => dummy(&name, inputs),
@@ -386,6 +505,17 @@ impl<'a, D: Device> Loader<'a, D> {
     }
 }
 
+/// Which element of a head lies in the place of the i-th where the two quarters in the middle
+/// change places.
+fn in_quarters(i: usize, head_dim: usize) -> usize {
+    let quarter = head_dim / 4;
+    match i % head_dim / quarter.max(1) {
+        1 => i + quarter,
+        2 => i - quarter,
+        _ => i,
+    }
+}
+
 /// Rows of `[channel][patch]` as rows of `[patch][channel]`, in bytes.
 fn by_patch(values: &[f32], inputs: usize, patches: usize) -> Vec<u8> {
     let channels = inputs / patches;
@@ -396,7 +526,13 @@ fn by_patch(values: &[f32], inputs: usize, patches: usize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::by_patch;
+    use super::{by_patch, in_quarters};
+
+    #[test]
+    fn quarters_in_the_middle_change_places() {
+        let order: Vec<usize> = (8..16).map(|i| in_quarters(i, 8)).collect();
+        assert_eq!(order, [8, 9, 12, 13, 10, 11, 14, 15]);
+    }
 
     #[test]
     fn channels_of_a_patch_come_together() {

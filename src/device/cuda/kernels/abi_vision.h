@@ -88,6 +88,15 @@ struct MeanRows {
   u32 count, width;
 };
 
+// x[r] = (x[r] * factor - bias) * scale
+struct Standardise {
+  DEVICE(act) x;  // [rows, width], in place
+  DEVICE(const act) bias;  // [width]
+  DEVICE(const act) scale;  // [width]
+  float factor;
+  u32 width;
+};
+
 // Rows against the keys of their span.
 struct SpanTile {
   u32 first, count;  // Rows.

@@ -114,6 +114,15 @@ __global__ void mean_rows(const MeanRows a) {
   a.out[(u64)blockIdx.x * a.width + i] = from_f32<act>(sum / a.count);
 }
 
+// An element for each thread, grid (rows, columns).
+__global__ void standardise(const Standardise a) {
+  begin();
+  const u32 i = blockIdx.y * blockDim.x + threadIdx.x;
+  if (i >= a.width) return;
+  act* x = a.x + (u64)blockIdx.x * a.width + i;
+  *x = from_f32<act>((to_f32(*x) * a.factor - to_f32(a.bias[i])) * to_f32(a.scale[i]));
+}
+
 // A block for each pair of rows.
 __global__ void copy_rows(const CopyRows a) {
   begin();
