@@ -91,8 +91,8 @@ struct MeanRows {
 // x[r] = (x[r] * factor - bias) * scale
 struct Standardise {
   DEVICE(act) x;  // [rows, width], in place
-  DEVICE(const act) bias;  // [width]
-  DEVICE(const act) scale;  // [width]
+  DEVICE(const float) bias;  // [width]
+  DEVICE(const float) scale;  // [width]
   float factor;
   u32 width;
 };

@@ -120,7 +120,7 @@ __global__ void standardise(const Standardise a) {
   const u32 i = blockIdx.y * blockDim.x + threadIdx.x;
   if (i >= a.width) return;
   act* x = a.x + (u64)blockIdx.x * a.width + i;
-  *x = from_f32<act>((to_f32(*x) * a.factor - to_f32(a.bias[i])) * to_f32(a.scale[i]));
+  *x = from_f32<act>((to_f32(*x) * a.factor - a.bias[i]) * a.scale[i]);
 }
 
 // A block for each pair of rows.
