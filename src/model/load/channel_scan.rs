@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::cut;
 use super::linears::Stack;
 use super::loader::{dummy, flat, Loader, Upload};
-use crate::device::{Device, Join, Norm, NormKind, Source, WeightKind};
+use crate::device::{Device, Join, Norm, NormKind, WeightKind};
 use crate::error::Result;
 use crate::model::architectures::{self, ChannelNorms};
 use crate::model::config::{ChannelScanShape, RecurrentSpec};
@@ -120,23 +120,9 @@ impl<D: Device> Loader<'_, D> {
                 let name = self.layer_name(i, &format!("{}.{name}", row.module));
                 self.norm_of_kind(NormKind::Rms, &name, widths[part])
             }
-            None => self.ones(widths[part], shape.norm_eps.unwrap_or(0.0)),
+            None => self.unit_norm("ones", widths[part], shape.norm_eps.unwrap_or(0.0)),
         };
         Ok(Some([norm(0)?, norm(1)?, norm(2)?]))
-    }
-
-    /// An RMS norm without weights.
-    fn ones(&mut self, width: usize, eps: f32) -> Result<Norm<D::Weight>> {
-        let weight = self.upload(Upload {
-            name: "ones",
-            kind: WeightKind::Vector,
-            outputs: width,
-            inputs: 1,
-            transposed: false,
-            join: Join::None,
-            values: Values::plain(Source::Constant(1.0)),
-        })?;
-        Ok(Norm { kind: NormKind::Rms, eps, weight, bias: None })
     }
 
     /// The rank's rows of a matrix, one behind the other.

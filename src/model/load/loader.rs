@@ -407,6 +407,25 @@ impl<'a, D: Device> Loader<'a, D> {
             source: values.source,
         })
     }
+
+    /// An RMS norm whose weight is 1; `name` is for messages.
+    pub(super) fn unit_norm(
+        &mut self,
+        name: &str,
+        width: usize,
+        eps: f32,
+    ) -> Result<Norm<D::Weight>> {
+        let weight = self.upload(Upload {
+            name,
+            kind: WeightKind::Vector,
+            outputs: width,
+            inputs: 1,
+            transposed: false,
+            join: Join::None,
+            values: Values::plain(Source::Constant(1.0)),
+        })?;
+        Ok(Norm { kind: NormKind::Rms, eps, weight, bias: None })
+    }
 }
 
 /// Uniform in ±1/sqrt(inputs): activations keep their size from layer to layer.

@@ -117,7 +117,7 @@ impl<'a, D: Device> Loader<'a, D> {
                 Some([q, k]) => Some([
                     self.tower_head_norm(vision, &name(q))?,
                     self.tower_head_norm(vision, &name(k))?,
-                    self.unit_norm(vision, &name("v"), vision.head_dim())?,
+                    self.unit_norm(&name("v"), vision.head_dim(), vision.eps)?,
                 ]),
                 None => None,
             },
@@ -164,25 +164,6 @@ impl<'a, D: Device> Loader<'a, D> {
         Ok(Norm { kind: row.norm, eps: vision.eps, weight, bias: None })
     }
 
-    /// A norm whose weight is 1; `name` is for messages.
-    fn unit_norm(
-        &mut self,
-        vision: &VisionSpec,
-        name: &str,
-        width: usize,
-    ) -> Result<Norm<D::Weight>> {
-        let weight = self.upload(Upload {
-            name,
-            kind: WeightKind::Vector,
-            outputs: width,
-            inputs: 1,
-            transposed: false,
-            join: Join::None,
-            values: Values::plain(Source::Constant(1.0)),
-        })?;
-        Ok(Norm { kind: NormKind::Rms, eps: vision.eps, weight, bias: None })
-    }
-
     /// What becomes of means of patches first, by vectors of the tower.
     fn standard(
         &mut self,
@@ -217,7 +198,7 @@ impl<'a, D: Device> Loader<'a, D> {
                 };
                 let name = format!("{prefix}{}", norm.name);
                 let own = if norm.unit {
-                    self.unit_norm(vision, &name, width)?
+                    self.unit_norm(&name, width, vision.eps)?
                 } else {
                     self.tower_norm(vision, kind, &name, width)?
                 };
