@@ -232,3 +232,51 @@ fn experts_of_codes() {
         }
     });
 }
+
+/// Gates and ups that a product of codes reads next are rounded as they are multiplied: to the bits
+/// of the same with the activations in between.
+#[test]
+fn gates_are_rounded_as_they_are_made() {
+    const INPUTS: usize = 264;
+    const OUTPUTS: usize = 48;
+    let quantised = |b: &mut Bench<Cuda>, seed, kind, parts: &[usize], inputs| {
+        let rounded = Some(InputQuant::E4m3Row);
+        let codes = CodeType::E4m3;
+        let quant = QuantForm { codes, group: inputs, offsets: false, inputs: rounded };
+        b.quantised(seed, kind, parts, inputs, quant, ScaleOver::Row)
+    };
+    each_type(|dtype| {
+        // The widest row that a block holds, and the next.
+        for half in [8, 136, 1000, 2072, 14336, 16384, 16392] {
+            let mut b = Bench::<Cuda>::new(dtype, &setup());
+            let up = quantised(&mut b, 5, WeightKind::GateUp, &[half, half], INPUTS);
+            let down = quantised(&mut b, 6, WeightKind::Linear, &[OUTPUTS], half);
+            let bias = b.vector(9, 2 * half);
+            for (rows, bias, act) in [
+                (5, None, Activation::SiluGated),
+                (65, None, Activation::SiluGated),
+                (300, None, Activation::SiluGated),
+                (130, Some(&bias), Activation::SiluGated),
+                (70, None, Activation::GeluTanhGated),
+                (300, Some(&bias), Activation::SwigluOai),
+            ] {
+                let x = b.input(rows, INPUTS, 3);
+                let mut gated = b.tensor(rows, half);
+                let mut out = b.tensor(rows, OUTPUTS);
+                let mut run = |between: bool| -> Result<Vec<f32>> {
+                    b.dev.linear_act(&up, bias, act, &x, &mut gated)?;
+                    if between {
+                        b.dev.read(&gated, rows)?;
+                    }
+                    b.dev.linear(&down, None, &gated, &mut out)?;
+                    b.dev.read(&out, rows)
+                };
+                // The first chooses ways to multiply.
+                run(true).unwrap();
+                let (apart, at_once) = (run(true).unwrap(), run(false).unwrap());
+                assert_eq!(at_once, apart, "{dtype:?} {rows} x {half} {act:?}");
+                assert!(apart.iter().any(|&x| x != 0.0), "{dtype:?} {rows} x {half}");
+            }
+        }
+    });
+}

@@ -3536,6 +3536,39 @@ const _: () = {
 #[doc = " logits *= steps\\[row], in place."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+#[doc = " Times eight outputs that a thread of gated_round holds at most."]
+pub const GATED_EIGHTS: u32 = 4;
+#[doc = " Gates and ups as of GatedAct, rounded at once to what products take that round their inputs to\n E4M3 row by row: bytes in the order of a coded matrix, filled up with zeros, and the step of each\n row. Half a multiple of 8, of at most GATED_EIGHTS times eight a thread."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GatedRound {
+    #[doc = " \\[rows, 2 half]: gates, then ups"]
+    pub x: DevicePtr,
+    #[doc = " \\[2 half], or null"]
+    pub bias: DevicePtr,
+    #[doc = " \\[rows, padded_half]"]
+    pub bytes: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub steps: DevicePtr,
+    pub half: u32,
+    pub padded_half: u32,
+    pub kind: Activation,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GatedRound"][::std::mem::size_of::<GatedRound>() - 48usize];
+    ["Alignment of GatedRound"][::std::mem::align_of::<GatedRound>() - 8usize];
+    ["Offset of field: GatedRound::x"][::std::mem::offset_of!(GatedRound, x) - 0usize];
+    ["Offset of field: GatedRound::bias"][::std::mem::offset_of!(GatedRound, bias) - 8usize];
+    ["Offset of field: GatedRound::bytes"][::std::mem::offset_of!(GatedRound, bytes) - 16usize];
+    ["Offset of field: GatedRound::steps"][::std::mem::offset_of!(GatedRound, steps) - 24usize];
+    ["Offset of field: GatedRound::half"][::std::mem::offset_of!(GatedRound, half) - 32usize];
+    ["Offset of field: GatedRound::padded_half"]
+        [::std::mem::offset_of!(GatedRound, padded_half) - 36usize];
+    ["Offset of field: GatedRound::kind"][::std::mem::offset_of!(GatedRound, kind) - 40usize];
+    ["Offset of field: GatedRound::unused"][::std::mem::offset_of!(GatedRound, unused) - 44usize];
+};
 pub struct ScaleLogits {
     #[doc = " \\[rows, vocab]"]
     pub logits: DevicePtr,

@@ -124,6 +124,9 @@ impl Cuda {
         let order = coded.order.as_ref().map_or(DevicePtr::NULL, |order| order.address);
         let inputs = coded.matrix.inputs as usize;
         let parameters = abi::RoundInputs { order, codes, bytes, ..round(coded.inputs, inputs) };
+        if usual && bytes && self.round_gated(rows, x, to, steps)? {
+            return Ok(Inputs { x: to, steps });
+        }
         self.round(rows, abi::RoundInputs { x, steps, ..parameters })?;
         Ok(Inputs { x: to, steps })
     }

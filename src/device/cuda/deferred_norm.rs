@@ -82,6 +82,7 @@ impl Cuda {
             eps: norm.eps,
             kind: norm.kind.into(),
         };
+        self.deferred_gate = None;
         self.deferred_norm = Some((residual, norm));
         let kernels = self.kernels.clone();
         self.context.defer(out, move |context| {

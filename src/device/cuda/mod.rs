@@ -20,6 +20,7 @@
 //! | `products` | which of the two, and what a product ends with |
 //! | `coded` | weights held as codes, and their upload |
 //! | `coded_products`, `coded_kernels` | products of them; which kernel |
+//! | `deferred_gate` | gates and ups, rounded as they are multiplied |
 //! | `coded_inputs`, `coded_scratch` | their inputs, rounded; memory that they need |
 //! | `graphs` | recorded decode steps |
 //! | `paged_attention` | attention over pages: which kernel |
@@ -56,6 +57,7 @@ mod coded_products;
 mod coded_scratch;
 mod context;
 mod deferred_norm;
+mod deferred_gate;
 mod dense;
 mod drafts;
 mod device_ptr;
@@ -180,6 +182,8 @@ pub struct Cuda {
     /// Widest GateUp so far.
     gate_up: usize,
     /// Rows of the largest table or head that ranks share out.
+    /// The gated end that was deferred last, and of how many rows.
+    deferred_gate: Option<(usize, abi::GatedAct)>,
     shared_rows: usize,
     /// None: it shares its model with none.
     member: Option<Member>,
@@ -236,6 +240,7 @@ impl Cuda {
             gate_up: 0,
             shared_rows: 0,
             member: None,
+            deferred_gate: None,
             kernels,
             context,
         })

@@ -276,8 +276,8 @@ kernels! {
     "codes":
         place_codes(PlaceCodes) place_scales(PlaceScales) dummy_codes(DummyCodes)
         largest_weights(LargestWeights) encode_weights(EncodeWeights) unpack_codes(UnpackCodes)
-        round_inputs(RoundInputs) scale_act(ScaleAct) scale_gated(ScaleGated)
-        scale_logits(ScaleLogits);
+        round_inputs(RoundInputs) gated_round(GatedRound)
+        scale_act(ScaleAct) scale_gated(ScaleGated) scale_logits(ScaleLogits);
     "coded_small_m":
         coded_small_e4m3(CodedProduct) coded_small_e4m3_bytes(CodedProduct)
         coded_small_int8(CodedProduct)

@@ -37,6 +37,8 @@ impl Cuda {
     /// know.
     pub(super) fn scratch(&mut self, bytes: usize) -> Result<DevicePtr> {
         if self.scratch.as_ref().is_none_or(|s| s.bytes < bytes) {
+            // What waits may still read the old one.
+            self.context.stream();
             self.scratch = None;
             self.scratch = Some(Memory::new(&self.context, bytes, "gates and ups")?);
         }
@@ -114,7 +116,7 @@ impl Cuda {
 
     /// y = end(sums + bias), sums where `place_of_sums` said.
     pub(super) fn finish(
-        &self,
+        &mut self,
         rows: usize,
         outputs: usize,
         bias: DevicePtr,
@@ -131,9 +133,8 @@ impl Cuda {
             }
             End::Gated(kind) => {
                 let half = outputs / 2;
-                let parameters = abi::GatedAct { x: sums, bias, out: y, half: half as u32, kind };
-                let blocks = [rows, columns(half)];
-                self.kernels.gated_act.launch(&self.context, blocks, ROW_THREADS, &parameters)
+                let end = abi::GatedAct { x: sums, bias, out: y, half: half as u32, kind };
+                self.end_gated(rows, end)
             }
             End::Logits => Ok(()),
         }

@@ -155,6 +155,22 @@ struct RoundInputs {
   u32 values;  // 1: steps times codes instead of codes, for weights that are not held as codes.
 };
 
+// Times eight outputs that a thread of gated_round holds at most.
+constexpr u32 GATED_EIGHTS = 4;
+
+// Gates and ups as of GatedAct, rounded at once to what products take that round their inputs to
+// E4M3 row by row: bytes in the order of a coded matrix, filled up with zeros, and the step of each
+// row. Half a multiple of 8, of at most GATED_EIGHTS times eight a thread.
+struct GatedRound {
+  DEVICE(const act) x;  // [rows, 2 half]: gates, then ups
+  DEVICE(const float) bias;  // [2 half], or null
+  DEVICE(u8) bytes;  // [rows, padded_half]
+  DEVICE(float) steps;  // [rows]
+  u32 half, padded_half;
+  Activation kind;
+  u32 unused;
+};
+
 // y = y * steps[row] * factor[output] + bias, then the activation; in place. Bias or factor may be
 // null.
 struct ScaleAct {

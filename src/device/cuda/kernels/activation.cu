@@ -24,28 +24,33 @@ __global__ void bias_act(const BiasAct a) {
   else in_place<1>(a.x, a.bias, a.width, a.kind);
 }
 
-template <int N>
-__device__ void gated(const act* x, const float* bias, u32 half, Activation kind, act* out) {
+// KIND: the usual one, without a bias; or ACTIVATION_NONE: which it is, and whether, is asked for
+// each element.
+template <int N, Activation KIND>
+__device__ void gated(const GatedAct& a) {
+  const bool usual = KIND != ACTIVATION_NONE;
   const u32 i = (blockIdx.y * blockDim.x + threadIdx.x) * N;
-  if (i >= half) return;
-  const act* p = x + (u64)blockIdx.x * 2 * half + i;
+  if (i >= a.half) return;
+  const act* p = a.x + (u64)blockIdx.x * 2 * a.half + i;
+  const float* const bias = usual ? 0 : a.bias;
   float gate[8], up[8];
   get<N>(p, gate);
-  get<N>(p + half, up);
+  get<N>(p + a.half, up);
 #pragma unroll
   for (int j = 0; j < N; j++) {
     const float g = gate[j] + (bias ? bias[i + j] : 0.f);
-    const float u = up[j] + (bias ? bias[half + i + j] : 0.f);
-    gate[j] = activate_gated(g, u, kind);
+    const float u = up[j] + (bias ? bias[a.half + i + j] : 0.f);
+    gate[j] = activate_gated(g, u, usual ? KIND : a.kind);
   }
-  put<N>(out + (u64)blockIdx.x * half + i, gate);
+  put<N>(a.out + (u64)blockIdx.x * a.half + i, gate);
 }
 
 // [rows, 2 half] (gates, then ups) -> [rows, half].
 __global__ void gated_act(const GatedAct a) {
   begin();
-  if (a.half % 8 == 0) gated<8>(a.x, a.bias, a.half, a.kind, a.out);
-  else gated<1>(a.x, a.bias, a.half, a.kind, a.out);
+  if (a.half % 8 != 0) gated<1, ACTIVATION_NONE>(a);
+  else if (a.kind == ACTIVATION_SILU_GATED && !a.bias) gated<8, ACTIVATION_SILU_GATED>(a);
+  else gated<8, ACTIVATION_NONE>(a);
 }
 
 // x = min(max(x, -limit), limit), in place, an element for each thread: reads and writes once.

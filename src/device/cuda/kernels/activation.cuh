@@ -5,6 +5,16 @@
 // What gates and ups of ACTIVATION_SWIGLU_OAI are clamped to.
 #define OAI_LIMIT 7.f
 
+// e^x and a / b; of half types, whose rounding covers it, by the card's approximations: an
+// activation behind a product of many rows takes longer to compute than its bytes to come.
+#if ACT == 0
+__device__ __forceinline__ float exponential(float x) { return expf(x); }
+__device__ __forceinline__ float quotient(float a, float b) { return a / b; }
+#else
+__device__ __forceinline__ float exponential(float x) { return __expf(x); }
+__device__ __forceinline__ float quotient(float a, float b) { return __fdividef(a, b); }
+#endif
+
 __device__ __forceinline__ float activate(float x, Activation kind) {
   switch (kind) {
     case ACTIVATION_RELU:
@@ -18,17 +28,17 @@ __device__ __forceinline__ float activate(float x, Activation kind) {
     case ACTIVATION_GELU_TANH_GATED: {
       // x/2 (1 + tanh u) = x / (1 + e^-2u)
       const float u = 0.7978845608f * (x + 0.044715f * x * x * x);
-      return x / (1.f + expf(-2.f * u));
+      return quotient(x, 1.f + exponential(-2.f * u));
     }
     case ACTIVATION_SILU:
     case ACTIVATION_SILU_GATED:
-      return x / (1.f + expf(-x));
+      return quotient(x, 1.f + exponential(-x));
     case ACTIVATION_QUICK_GELU:
-      return x / (1.f + expf(-1.702f * x));
+      return quotient(x, 1.f + exponential(-1.702f * x));
     case ACTIVATION_SWIGLU_OAI: {
       // A NaN stays one.
       const float y = x > OAI_LIMIT ? OAI_LIMIT : x;
-      return y / (1.f + expf(-1.702f * y));
+      return quotient(y, 1.f + exponential(-1.702f * y));
     }
     default:
       return x;

@@ -355,6 +355,64 @@ __global__ void round_inputs(const RoundInputs a) {
     a.steps[row] = a.kind == INPUT_ROUNDING_NONE ? 1.f : step;
 }
 
+// A row of a block's own, of which each thread holds so many times eight outputs: gates and ups are
+// read once, and nothing is read again. KIND: the usual activation, without a bias; or
+// ACTIVATION_NONE: which it is, and whether, is asked for each element.
+template <Activation KIND>
+__device__ __forceinline__ void gate_and_round(const GatedRound& a, float* scratch) {
+  const bool usual = KIND != ACTIVATION_NONE;
+  const u64 row = blockIdx.x;
+  const act* const gates = a.x + row * 2 * a.half;
+  const float* const bias = usual ? 0 : a.bias;
+  const auto column = [&](u32 n) { return (n * blockDim.x + threadIdx.x) * 8; };
+  Eight<act> gate[GATED_EIGHTS], up[GATED_EIGHTS];
+#pragma unroll
+  for (u32 n = 0; n < GATED_EIGHTS; n++) {
+    const u32 i = column(n);
+    if (i >= a.half) break;
+    gate[n] = *reinterpret_cast<const Eight<act>*>(gates + i);
+    up[n] = *reinterpret_cast<const Eight<act>*>(gates + a.half + i);
+  }
+
+  // The outputs take the gates' places.
+  float most = 0.f;
+#pragma unroll
+  for (u32 n = 0; n < GATED_EIGHTS; n++) {
+    const u32 i = column(n);
+    if (i >= a.half) break;
+#pragma unroll
+    for (u32 j = 0; j < 8; j++) {
+      const float g = to_f32(gate[n].v[j]) + (bias ? bias[i + j] : 0.f);
+      const float u = to_f32(up[n].v[j]) + (bias ? bias[a.half + i + j] : 0.f);
+      gate[n].v[j] = from_f32<act>(activate_gated(g, u, usual ? KIND : a.kind));
+      most = fmaxf(most, fabsf(to_f32(gate[n].v[j])));
+    }
+  }
+
+  const float step = e4m3_step(largest_of_block(most, scratch)), inverse = 1.f / step;
+  u8* const bytes = a.bytes + row * a.padded_half;
+#pragma unroll
+  for (u32 n = 0; n < GATED_EIGHTS; n++) {
+    // The same of all lanes.
+    if (n * blockDim.x * 8 >= a.half) break;
+    float v[8];
+#pragma unroll
+    for (u32 j = 0; j < 8; j++) v[j] = column(n) < a.half ? to_f32(gate[n].v[j]) : 0.f;
+    put_rounded(v, column(n), a.half, 0.f, step, inverse, 0, bytes, a.padded_half);
+  }
+  if (threadIdx.x == 0) a.steps[row] = step;
+}
+
+// As gated_act (activation.cu), and of what it would write only the codes. Bytes: gates and ups
+// once, half as many codes as there are outputs' bytes.
+__global__ void __launch_bounds__(ROUND_THREADS) gated_round(const GatedRound a) {
+  __shared__ float scratch[32];
+  begin();
+  if (a.kind == ACTIVATION_SILU_GATED && !a.bias)
+    gate_and_round<ACTIVATION_SILU_GATED>(a, scratch);
+  else gate_and_round<ACTIVATION_NONE>(a, scratch);
+}
+
 // ---- What follows a product of codes ----
 
 template <int N>

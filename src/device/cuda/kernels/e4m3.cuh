@@ -21,29 +21,61 @@ __device__ __forceinline__ u32 e4m3_place(u32 k) {
   return k / 64 * 64 + inside % 8 / 2 * 16 + step * 4 + inside / 8 * 2;
 }
 
-// Zeros behind a row's last input, if it is in bytes.
-__device__ __forceinline__ void fill_up(u32 width, u8* bytes, u32 padded) {
-  for (u32 i = width + threadIdx.x * 2; bytes && i < padded; i += blockDim.x * 2)
-    *reinterpret_cast<u16*>(bytes + e4m3_place(i)) = 0;
+// The word of two halves of `low` and `high`, by the numbers of their four halves.
+__device__ __forceinline__ u32 halves_of(u32 low, u32 high, u32 first, u32 second) {
+  return __byte_perm(low, high, (first * 0x22 + 0x10) | (second * 0x22 + 0x10) << 8);
 }
 
-// Eight of a row's inputs, from input `i` on, as products take them that round their inputs to
-// E4M3: as `bytes` in the order of codes, or as activations. `fixed` is the step of all rows, or 0:
-// each row has its own.
-__device__ __forceinline__ void put_rounded(const float (&x)[8], u32 i, float fixed, float step,
-                                            float inverse, act* codes, u8* bytes) {
-  u32 pair[4];
+// A thread's 8 bytes of the codes of eight inputs a lane, from input `i` of this one on, given its
+// own as pairs: what e4m3_place keeps together is of four neighbours, so each of them takes what
+// all four have of one place. All lanes of a warp come here, with inputs one behind the other.
+__device__ __forceinline__ uint2 e4m3_piece(const u32 (&pair)[4], u32 i) {
+  const u32 lane = i / 8 % 4;
+  // Two by two: of a lane and its neighbour the pairs 0 and 2, or 1 and 3.
+  const u32 low = pair[0] | pair[1] << 16, high = pair[2] | pair[3] << 16;
+  const bool odd = lane % 2 != 0;
+  const u32 even_pairs = halves_of(low, high, 0, 2), odd_pairs = halves_of(low, high, 1, 3);
+  const u32 own = odd ? odd_pairs : even_pairs;
+  const u32 near = __shfl_xor_sync(~0u, odd ? even_pairs : odd_pairs, 1);
+  const u32 before = odd ? near : own, behind = odd ? own : near;
+  const u32 first = halves_of(before, behind, 0, 2), second = halves_of(before, behind, 1, 3);
+  // And of two lanes further.
+  const bool upper = lane >= 2;
+  const u32 far = __shfl_xor_sync(~0u, upper ? first : second, 2);
+  return upper ? make_uint2(far, second) : make_uint2(first, far);
+}
+// And where they lie in a row of bytes.
+__device__ __forceinline__ void put_piece(uint2 piece, u32 i, u8* bytes) {
+  *reinterpret_cast<uint2*>(bytes + i / 64 * 64 + i / 8 % 4 * 16 + i % 64 / 32 * 8) = piece;
+}
+
+// Eight inputs as pairs of codes.
+__device__ __forceinline__ void encode_pairs(const float (&x)[8], float step, float inverse,
+                                             u32 (&pair)[4]) {
 #pragma unroll
-  for (int j = 0; j < 4; j++) {
-    const float low = x[2 * j], high = x[2 * j + 1];
-    pair[j] = fixed == 0.f ? E4m3::encode(divide(low, step, inverse), divide(high, step, inverse))
-                           : E4m3::encode(low * inverse, high * inverse);
+  for (int j = 0; j < 4; j++)
+    pair[j] =
+        E4m3::encode(divide(x[2 * j], step, inverse), divide(x[2 * j + 1], step, inverse));
+}
+
+// Eight of a row's inputs, from input `i` on, 0 behind its end, as products take them that round
+// their inputs to E4M3: as `bytes` in the order of codes, up to `padded`, or as activations.
+// `fixed` is the step of all rows, or 0: each row has its own. All lanes of a warp come here, with
+// inputs one behind the other.
+__device__ __forceinline__ void put_rounded(const float (&x)[8], u32 i, u32 width, float fixed,
+                                            float step, float inverse, act* codes, u8* bytes,
+                                            u32 padded) {
+  u32 pair[4];
+  if (fixed == 0.f) {
+    encode_pairs(x, step, inverse, pair);
+  } else {
+#pragma unroll
+    for (int j = 0; j < 4; j++) pair[j] = E4m3::encode(x[2 * j] * inverse, x[2 * j + 1] * inverse);
   }
   if (bytes) {
-    u16* to = reinterpret_cast<u16*>(bytes);
-#pragma unroll
-    for (int j = 0; j < 4; j++) to[e4m3_place(i + 2 * j) / 2] = pair[j];
-  } else {
+    const uint2 piece = e4m3_piece(pair, i);
+    if (i < padded) put_piece(piece, i, bytes);
+  } else if (i < width) {
     float v[8];
 #pragma unroll
     for (int j = 0; j < 8; j++) v[j] = E4m3::to_f32(pair[j / 2] >> j % 2 * 8 & 255);
@@ -63,7 +95,7 @@ __device__ __forceinline__ float largest_of_block(float most, float* scratch) {
 }
 
 // A row of a block's own, all of it: `bytes` are filled up to `padded`; and the step. Width a
-// multiple of 8, aligned to 16 bytes.
+// multiple of 8, aligned to 16 bytes; a block of whole warps.
 __device__ __forceinline__ void round_row(const act* x, u32 width, float fixed, act* codes,
                                           u8* bytes, u32 padded, float* step_of_row) {
   __shared__ float scratch[32];
@@ -77,10 +109,12 @@ __device__ __forceinline__ void round_row(const act* x, u32 width, float fixed, 
     most = largest_of_block(most, scratch);
   }
   const float step = fixed == 0.f ? e4m3_step(most) : fixed, inverse = 1.f / step;
-  for (u32 i = threadIdx.x * 8; i < width; i += blockDim.x * 8) {
-    load8(x + i, v);
-    put_rounded(v, i, fixed, step, inverse, codes, bytes);
+  for (u32 first = 0; first < width; first += blockDim.x * 8) {
+    const u32 i = first + threadIdx.x * 8;
+#pragma unroll
+    for (int j = 0; j < 8; j++) v[j] = 0.f;
+    if (i < width) load8(x + i, v);
+    put_rounded(v, i, width, fixed, step, inverse, codes, bytes, padded);
   }
-  fill_up(width, bytes, padded);
   if (threadIdx.x == 0) *step_of_row = step;
 }

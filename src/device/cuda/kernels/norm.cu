@@ -110,8 +110,7 @@ struct HeldRow {
     const float step = e4m3_step(largest_of_block(most, largest)), inverse = 1.f / step;
     u8* const bytes = a.bytes ? a.bytes + (u64)blockIdx.x * a.padded_width : 0;
     act* const codes = a.codes ? a.codes + (u64)blockIdx.x * a.width : 0;
-    if (inside) put_rounded(v, i, 0.f, step, inverse, codes, bytes);
-    fill_up(a.width, bytes, a.padded_width);
+    put_rounded(v, i, a.width, 0.f, step, inverse, codes, bytes, a.padded_width);
     if (threadIdx.x == 0) a.steps[blockIdx.x] = step;
   }
 };

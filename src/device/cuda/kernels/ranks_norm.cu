@@ -113,9 +113,8 @@ struct NormedRows {
     act* const codes = norm.codes ? norm.codes + row * norm.width : 0;
 #pragma unroll
     for (u32 group = 0; group < GROUPS; group++)
-      if (inside(group))
-        put_rounded(v[group], column(group), 0.f, step, inverse, codes, bytes);
-    fill_up(norm.width, bytes, norm.padded_width);
+      put_rounded(v[group], column(group), norm.width, 0.f, step, inverse, codes, bytes,
+                  norm.padded_width);
     if (threadIdx.x == 0) norm.steps[row] = step;
   }
 };
