@@ -1,12 +1,12 @@
 //! What ranks exchange, timed: `gpu_ranks [RANKS]` (default: every GPU) prints a Markdown table of
 //! all-reduce times inside a recorded graph, by size, in microseconds; the slowest rank's: as it is
 //! done, and through mailboxes alone. Then the same with the residual and its norm behind it, by
-//! rows and columns: by one launch, and by two.
+//! rows and columns: by one launch, by one of which each rank makes a share of the rows, by two.
 //! ci/gpu/all_reduce.py makes the first table by NCCL.
 
 use std::thread;
 
-use triton_vllm::device::cuda::Cuda;
+use triton_vllm::device::cuda::{Cuda, SeamWay};
 use triton_vllm::device::DType;
 use triton_vllm::error::Result;
 
@@ -30,7 +30,7 @@ const SIZES: [(usize, usize); 13] = [
 ];
 
 /// Rows and columns of what a norm follows.
-const SHAPES: [[usize; 2]; 12] = [
+const SHAPES: [[usize; 2]; 16] = [
     [1, 2880],
     [1, 4096],
     [1, 8192],
@@ -43,6 +43,10 @@ const SHAPES: [[usize; 2]; 12] = [
     [64, 8192],
     [128, 8192],
     [256, 4096],
+    [256, 8192],
+    [1024, 8192],
+    [4096, 4096],
+    [4096, 8192],
 ];
 
 fn run(ranks: usize) -> Result<()> {
@@ -58,14 +62,17 @@ fn run(ranks: usize) -> Result<()> {
         println!("| {bytes} | {:.2} | {:.2} |", usual?.unwrap_or(0.0), pushed?.unwrap_or(0.0));
     }
 
-    println!("\n| rows x columns | us with residual and norm, one launch | two |\n|---|---|---|");
+    println!("\n| rows x columns | us with residual and norm, one launch | of shares | two |");
+    println!("|---|---|---|---|");
     for shape in SHAPES {
-        let [joined, apart] = [true, false].map(|joined| {
-            let time = |rank: &mut Cuda| rank.time_sum_add_norm(shape, joined, IN_GRAPH, 50);
-            slowest(&mut devices, time)
+        let times = [SeamWay::Joined, SeamWay::Shares, SeamWay::Apart].map(|way| {
+            let replays = if shape[0] > 256 { 5 } else { 50 };
+            let time = |rank: &mut Cuda| rank.time_sum_add_norm(shape, way, IN_GRAPH, replays);
+            let time = slowest(&mut devices, time);
+            time.map(|us| us.map_or_else(|| "-".into(), |us| format!("{us:.2}")))
         });
-        let Some((joined, apart)) = joined?.zip(apart?) else { continue };
-        println!("| {} x {} | {joined:.2} | {apart:.2} |", shape[0], shape[1]);
+        let [joined, shares, apart] = times;
+        println!("| {} x {} | {} | {} | {} |", shape[0], shape[1], joined?, shares?, apart?);
     }
     Ok(())
 }

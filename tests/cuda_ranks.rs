@@ -9,12 +9,15 @@
 mod grader;
 #[path = "ranks/joined_norms.rs"]
 mod joined_norms;
+#[path = "ranks/made.rs"]
+mod made;
 mod rig;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use grader::gpu;
+use made::Sizes;
 use rig::{read, worst, Rig, RigOptions};
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::RankGroup;
@@ -53,16 +56,19 @@ fn prompts(dir: &Path) -> Vec<Vec<u32>> {
 }
 
 fn by(dir: &Path, ranks: usize, dtype: &'static str) -> Result<Rig<Cuda>> {
-    let options = RigOptions { dtype, kv: None, ..RigOptions::of_fixture(dir) };
-    let (spec, source) = read(dir, &options);
+    by_options(dir, ranks, &RigOptions { dtype, kv: None, ..RigOptions::of_fixture(dir) })
+}
+
+fn by_options(dir: &Path, ranks: usize, options: &RigOptions) -> Result<Rig<Cuda>> {
+    let (spec, source) = read(dir, options);
     if ranks == 1 {
-        return Ok(Rig::on(Cuda::open(0, spec.dtype)?, spec, &source, &options));
+        return Ok(Rig::on(Cuda::open(0, spec.dtype)?, spec, &source, options));
     }
     let gpus = Cuda::count()?;
     let apart = gpus >= ranks;
     let ordinals: Vec<usize> = (0..ranks).map(|rank| if apart { rank } else { 0 }).collect();
     let (devices, group) = Cuda::open_ranks(&ordinals, spec.dtype, "test")?;
-    Rig::of_ranks(devices, group, spec, &source, &options)
+    Rig::of_ranks(devices, group, spec, &source, options)
 }
 
 /// Every fixture of a folder that so many ranks can share; how many they were.
@@ -147,6 +153,39 @@ fn half_types_stay_close() {
                 let want = one.answer(prompt, usize::MAX, STEPS).0;
                 let error = worst(&group.answer(prompt, usize::MAX, STEPS).0, &want);
                 assert!(error <= 1e-1, "{}: {error}", dir.display());
+            }
+        }
+    }
+}
+
+/// Of prompts so long that each rank adds and norms its share of the rows alone (300 rows of 4096
+/// columns are more than ranks push): plain, and in codes, which products then read of the norm.
+#[test]
+fn long_prompts_equal_one_gpu() {
+    if !gpu() {
+        return;
+    }
+    let sizes = Sizes { hidden: 4096, heads: 8, kv_heads: 4, head_dim: 64, ffn: 256, vocab: 100 };
+    let made = made::llama("long_prompts", &sizes, false);
+    for (dtype, quantization, tolerance) in [
+        ("float32", "", TOLERANCE),
+        ("bfloat16", "", 1e-1),
+        ("bfloat16", "fp8_per_channel", ROUNDED_APART),
+    ] {
+        let how = format!("{dtype} {quantization}");
+        let quantization = quantization.to_string();
+        let options = RigOptions { dtype, kv: None, quantization, ..RigOptions::default() };
+        let mut one = by_options(&made.0, 1, &options).unwrap();
+        for ranks in [2, 4] {
+            let mut group = by_options(&made.0, ranks, &options).unwrap();
+            for length in [300, 401] {
+                let prompt: Vec<u32> = (0..length).map(|n| n * n * 7 % 100).collect();
+                let want = one.answer(&prompt, usize::MAX, STEPS);
+                let got = group.answer(&prompt, usize::MAX, STEPS);
+                let error = worst(&got.0, &want.0);
+                let what = format!("{how}, {length} by {ranks}");
+                assert!(error.is_finite() && error <= tolerance, "{what}: {error}");
+                assert!(got.1 == want.1 || tolerance > TOLERANCE, "{what}");
             }
         }
     }

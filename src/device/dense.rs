@@ -28,6 +28,22 @@ pub struct Norm<W> {
     pub bias: Option<W>,
 }
 
+/// A sublayer between two seams, by its first linear and its last one.
+pub struct Sublayer<'a, W> {
+    /// It alone reads what the seam before it leaves in `normed`.
+    pub first: &'a W,
+    /// Nobody reads the residual before the seam behind it.
+    pub last: &'a W,
+}
+
+impl<W> Clone for Sublayer<'_, W> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<W> Copy for Sublayer<'_, W> {}
+
 /// Where a sublayer's output goes: to the residual, whose norm is what the next one reads. Tensors
 /// are `[R, _]`, as wide as the residual.
 pub struct Seam<'a, W, T> {
@@ -39,6 +55,9 @@ pub struct Seam<'a, W, T> {
     pub residual: &'a mut T,
     /// The norm of the sum.
     pub normed: &'a mut T,
+    /// Where a sublayer, and nothing but it, reads both: a device may leave there only what that
+    /// takes up. None: anybody may read them.
+    pub next: Option<Sublayer<'a, W>>,
 }
 
 /// Numbers of [`Activation::XIelu`].

@@ -18,7 +18,7 @@ use super::load;
 use super::lora;
 use super::mixture_layer::MixtureBuffers;
 use super::recurrent_layer::RecurrentBuffers;
-use super::seam;
+use super::seam::{self, Behind};
 use super::shard::{Cut, Shard};
 use super::vision::VisionTower;
 use super::weights::{Layer, Mixer, PositionTable, SharedEnds, Weights};
@@ -237,7 +237,7 @@ impl<D: Device> Decoder<D> {
         self.embed(dev, plan, kept.as_deref())?;
         for layer in 0..self.weights.layers.len() {
             self.tap(dev, layer)?;
-            self.layer(dev, layer)?;
+            self.layer(dev, layer, Some(layer + 1))?;
         }
         self.tap(dev, self.weights.layers.len())?;
         self.head(dev, kept)?;
@@ -254,7 +254,7 @@ impl<D: Device> Decoder<D> {
         dev.begin(plan)?;
         self.embed(dev, plan, None)?;
         for layer in layer_kinds::first_of_each(&self.attention, &self.weights.layers) {
-            self.layer(dev, layer)?;
+            self.layer(dev, layer, None)?;
         }
         self.head(dev, None)?;
         dev.forwarded()?;
@@ -319,7 +319,8 @@ impl<D: Device> Decoder<D> {
         }
     }
 
-    fn layer(&mut self, dev: &mut D, index: usize) -> Result<()> {
+    /// A layer; `next` is the number of the one behind it, if there is one and it is what follows.
+    fn layer(&mut self, dev: &mut D, index: usize, next: Option<usize>) -> Result<()> {
         let mut added = false;
         match &self.weights.layers[index].mixer {
             Some(Mixer::Heads(_) | Mixer::Latent(_)) => added = self.attention(dev, index)?,
@@ -350,7 +351,11 @@ impl<D: Device> Decoder<D> {
             let deepens = self.tower.as_ref().is_some_and(|tower| tower.deepens(index));
             let straight = norms == NormOrder::Before && !deepens;
             let norm = layer.norm_behind_feed_forward().filter(|_| straight);
-            b.feed_forward(dev, feed_forward, self.activation, norms, self.parallel, norm)?;
+            let taken = |next: usize| self.hidden_rows.as_ref().is_some_and(|r| r.takes(next));
+            let next = next.filter(|&next| !self.parallel && !taken(next));
+            let next = next.and_then(|next| seam::attention(self.weights.layers.get(next)?));
+            let behind = norm.map(|norm| Behind { norm, next });
+            b.feed_forward(dev, feed_forward, self.activation, norms, self.parallel, behind)?;
             if norm.is_some() {
                 return Ok(());
             }
@@ -402,8 +407,12 @@ impl<D: Device> Decoder<D> {
             _ => return Err(internal!("layer {index} has no attention, or not its buffers")),
         };
         let straight = self.norms == NormOrder::Before && !self.parallel;
-        let norm = self.weights.layers[index].norm_behind_attention().filter(|_| straight);
-        seam::output(dev, out, &b.attn, norm, &mut b.delta, &mut b.residual, &mut b.normed)?;
+        let layer = &self.weights.layers[index];
+        let norm = layer.norm_behind_attention().filter(|_| straight);
+        let deepens = self.tower.as_ref().is_some_and(|tower| tower.deepens(index));
+        let next = seam::mlp(layer).filter(|_| !deepens);
+        let behind = norm.map(|norm| Behind { norm, next });
+        seam::output(dev, out, &b.attn, behind, &mut b.delta, &mut b.residual, &mut b.normed)?;
         Ok(norm.is_some())
     }
 

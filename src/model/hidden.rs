@@ -155,6 +155,11 @@ impl<D: Device> HiddenRows<D> {
         Ok(())
     }
 
+    /// Whether the residual is read as it enters a layer.
+    pub(super) fn takes(&self, layer: usize) -> bool {
+        self.tapped.is_some() && self.taps.contains(&layer)
+    }
+
     /// All of a step was computed; `last` left the last norm.
     pub(super) fn keep(&mut self, dev: &mut D, last: &D::Tensor) -> Result<()> {
         match self.tapped {

@@ -98,7 +98,8 @@ impl<T> TowerBuffers<T> {
         let (weight, bias) = (&linear.weight, linear.bias.as_ref());
         let from = if of_mlp { &*ffn } else { &*attn };
         if let (None, Some(norm)) = (post, next) {
-            return dev.linear_add_norm(weight, bias, from, Seam { norm, delta, residual, normed });
+            let seam = Seam { norm, delta, residual, normed, next: None };
+            return dev.linear_add_norm(weight, bias, from, seam);
         }
 
         dev.linear(weight, bias, from, delta)?;

@@ -146,7 +146,8 @@ fn norms_between_products() {
 
                     for bias in [None, Some(&bias)] {
                         let (delta, residual) = (&mut delta, &mut residual);
-                        let seam = Seam { norm: &norm, delta, residual, normed: &mut normed };
+                        let seam =
+                            Seam { norm: &norm, delta, residual, normed: &mut normed, next: None };
                         b.dev.linear_add_norm(&first, bias, &x, seam)?;
                         // The first reader may be the one that makes it.
                         let mut product = b.tensor(rows, outputs);
@@ -167,14 +168,16 @@ fn norms_between_products() {
 
                     // Nothing reads it but the test.
                     let (delta, residual) = (&mut delta, &mut residual);
-                    let seam = Seam { norm: &norm, delta, residual, normed: &mut normed };
+                    let seam =
+                        Seam { norm: &norm, delta, residual, normed: &mut normed, next: None };
                     b.dev.linear_add_norm(&first, None, &x, seam)?;
                     results.push(("norm", b.dev.read(&normed, rows)?));
 
                     // A product of other rows comes between, and a copy reads it.
                     let mut product = b.tensor(rows, width);
                     let mut sum = b.tensor(rows, width);
-                    let seam = Seam { norm: &norm, delta, residual, normed: &mut normed };
+                    let seam =
+                        Seam { norm: &norm, delta, residual, normed: &mut normed, next: None };
                     b.dev.linear_add_norm(&first, None, &x, seam)?;
                     b.dev.linear(&first, None, &x, &mut product)?;
                     b.dev.norm(&norm, &normed, &mut sum)?;

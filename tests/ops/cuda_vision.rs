@@ -188,7 +188,7 @@ fn products_with_a_bias_before_a_norm() {
                     let mut normed = b.tensor(count, width);
 
                     let (d, r, n) = (&mut delta, &mut residual, &mut normed);
-                    let seam = Seam { norm: &norm, delta: d, residual: r, normed: n };
+                    let seam = Seam { norm: &norm, delta: d, residual: r, normed: n, next: None };
                     b.dev.begin_rows(count)?;
                     b.dev.linear_add_norm(&weight, Some(&bias), &x, seam)?;
                     let residual = b.dev.read(&residual, count)?;

@@ -1,5 +1,5 @@
-//! The sum over ranks, the residual and its norm in one launch, against the same ops one by one:
-//! the same bits, on all ranks. Part of `cuda_ranks`.
+//! The sum over ranks, the residual and its norm in one launch, of all rows or of a rank's share of
+//! them, against the same ops one by one: the same bits, on all ranks. Part of `cuda_ranks`.
 
 use std::thread;
 
@@ -7,7 +7,8 @@ use triton_vllm::device::cuda::weights::Weight;
 use triton_vllm::device::cuda::{Cuda, Tensor};
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    CodeType, DType, InputQuant, Norm, NormKind, QuantForm, Routing, ScaleOver, Seam, WeightKind,
+    CodeType, DType, InputQuant, Norm, NormKind, QuantForm, Routing, ScaleOver, Seam, Sublayer,
+    WeightKind,
 };
 use triton_vllm::error::Result;
 
@@ -25,6 +26,10 @@ const OUTPUTS: usize = 24;
 /// What an op left, by name.
 type Outcome = Vec<(&'static str, Vec<f32>)>;
 
+fn setup() -> Setup {
+    Setup { step_tokens: 520, max_model_len: 520, ..Setup::default() }
+}
+
 /// The outcomes of `run` on so many ranks, which must be the same bits on all.
 fn by_ranks(
     ranks: usize,
@@ -39,7 +44,7 @@ fn by_ranks(
         let (run, group) = (&run, &group);
         let start = |(rank, device): (usize, Cuda)| {
             scope.spawn(move || {
-                let mut bench = Bench::on(device, dtype, &Setup::default());
+                let mut bench = Bench::on(device, dtype, &setup());
                 let outcome = run(&mut bench, rank);
                 // Nobody waits for a rank that is gone.
                 if let Err(error) = &outcome {
@@ -113,7 +118,12 @@ fn run(
     for _ in 0..2 {
         if joined {
             let (delta, residual, normed) = (&mut delta, &mut residual, &mut normed);
-            b.dev.linear_add_norm(linear, None, x, Seam { norm, delta, residual, normed })?;
+            b.dev.linear_add_norm(
+                linear,
+                None,
+                x,
+                Seam { norm, delta, residual, normed, next: None },
+            )?;
         } else {
             b.dev.linear(linear, None, x, &mut delta)?;
             b.dev.add_norm(norm, &delta, &mut residual, &mut normed)?;
@@ -166,6 +176,87 @@ fn one_launch_leaves_the_bits_of_several() {
     }
 }
 
+/// What seams one behind the other leave, of which each rank makes a share of the rows, or all by
+/// several launches: what a linear made of the norm in between, and what the last one leaves.
+fn seams(
+    b: &mut Bench<Cuda>,
+    [outer, inner]: [&Weight; 2],
+    (norm, first): (&Norm<Weight>, &Weight),
+    x: &Tensor,
+    rows: usize,
+    shared: bool,
+) -> Result<Outcome> {
+    let width = norm.weight.outputs;
+    let (mut residual, mut delta) = (b.input(rows, width, 3), b.tensor(rows, width));
+    let (mut normed, mut product) = (b.tensor(rows, width), b.tensor(rows, first.outputs));
+    b.dev.feeds(&mut normed, first)?;
+
+    let mut outcome = Outcome::new();
+    for (n, linear) in [outer, inner, outer].into_iter().enumerate() {
+        let (delta, residual, normed) = (&mut delta, &mut residual, &mut normed);
+        let last = [Some(inner), Some(outer), None][n];
+        if shared {
+            let next = last.map(|last| Sublayer { first, last });
+            b.dev.linear_add_norm(linear, None, x, Seam { norm, delta, residual, normed, next })?;
+        } else {
+            b.dev.linear(linear, None, x, delta)?;
+            b.dev.add_norm(norm, delta, residual, normed)?;
+        }
+        b.dev.linear(first, None, normed, &mut product)?;
+        outcome.push(("product", b.dev.read(&product, rows)?));
+    }
+    outcome.push(("residual", b.dev.read(&residual, rows)?));
+    outcome.push(("norm", b.dev.read(&normed, rows)?));
+    Ok(outcome)
+}
+
+/// Rows that ranks share evenly, and others; columns as wide as a block and wider, and others. All
+/// are more than one launch pushes.
+#[test]
+fn shares_of_rows_leave_the_bits_of_several_launches() {
+    const SHAPES: [[usize; 2]; 4] = [[401, 2880], [514, 4096], [259, 8192], [301, 4104]];
+    if !gpu() {
+        return;
+    }
+    let of = |b: &mut Bench<Cuda>, rank: usize, kind: NormKind| {
+        let mut all = Vec::new();
+        for [rows, width] in SHAPES {
+            let outer = b.shared(seed_of(rank), WeightKind::Linear, &[width], INPUTS);
+            let inner = b.shared(30 + rank as u64, WeightKind::Linear, &[width], INPUTS);
+            let norm = Norm { kind, eps: 1e-5, weight: b.vector(5, width), bias: None };
+            let inputs = Some(InputQuant::E4m3Row);
+            let quant = QuantForm { codes: CodeType::E4m3, group: width, offsets: false, inputs };
+            // Outputs of whole sixteens are multiplied by codes, others not.
+            for outputs in [32, OUTPUTS] {
+                let kind = WeightKind::Linear;
+                let first = b.quantised(6, kind, &[outputs], width, quant, ScaleOver::Row);
+                let x = b.input(rows, INPUTS, seed_of(rank));
+                let (linears, between) = ([&outer, &inner], (&norm, &first));
+                // The first chooses ways to multiply.
+                seams(b, linears, between, &x, rows, false)?;
+                let apart = seams(b, linears, between, &x, rows, false)?;
+                let shared = seams(b, linears, between, &x, rows, true)?;
+                let what = format!("{:?} {:?}, rank {rank}, {rows} x {width}", b.dtype, norm.kind);
+                same(&what, &shared, &apart);
+                all.extend(shared.into_iter().filter(|(name, _)| *name != "product"));
+            }
+        }
+        Ok(all)
+    };
+    for (dtype, ranks, kind) in [
+        (DType::F32, 2, NormKind::Rms),
+        (DType::F16, 3, NormKind::RmsPlusOne),
+        (DType::BF16, 2, NormKind::Rms),
+        (DType::BF16, 4, NormKind::RmsPlusOne),
+        // Whose seams are several launches.
+        (DType::BF16, 2, NormKind::Layer),
+    ] {
+        let outcome = by_ranks(ranks, dtype, |b, rank| of(b, rank, kind));
+        let finite = |x: &[f32]| x.iter().all(|x| x.is_finite());
+        assert!(outcome.iter().all(|(_, x)| finite(x)), "{dtype:?} {kind:?} by {ranks}");
+    }
+}
+
 /// Behind experts: their outputs are combined, then summed over ranks.
 #[test]
 fn experts_end_with_one_launch_too() {
@@ -195,7 +286,7 @@ fn experts_end_with_one_launch_too() {
                 let mut normed = b.tensor(rows, width);
                 if joined {
                     let (delta, residual, normed) = (&mut delta, &mut residual, &mut normed);
-                    let seam = Seam { norm: &norm, delta, residual, normed };
+                    let seam = Seam { norm: &norm, delta, residual, normed, next: None };
                     let parts = &mut parts;
                     b.dev.experts_sum_add_norm(&down, None, &routes, &chosen, parts, seam)?;
                 } else {

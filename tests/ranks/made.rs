@@ -72,7 +72,7 @@ fn config(sizes: &Sizes, fp8_blocks: bool) -> Value {
         "hidden_size": sizes.hidden, "num_attention_heads": sizes.heads,
         "num_key_value_heads": sizes.kv_heads, "head_dim": sizes.head_dim,
         "num_hidden_layers": LAYERS, "intermediate_size": sizes.ffn, "vocab_size": sizes.vocab,
-        "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "hidden_act": "silu",
+        "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "hidden_act": "silu",
         "tie_word_embeddings": false, "torch_dtype": "float32",
     });
     if fp8_blocks {

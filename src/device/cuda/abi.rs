@@ -840,7 +840,7 @@ pub struct AddNorm {
     pub weight: DevicePtr,
     #[doc = " \\[width], or null"]
     pub bias: DevicePtr,
-    #[doc = " \\[rows, width]"]
+    #[doc = " \\[rows, width]; null: codes or bytes are all that is wanted of rows that a block holds."]
     pub out: DevicePtr,
     #[doc = " As in NormRows."]
     pub codes: DevicePtr,
@@ -2505,6 +2505,9 @@ pub const EXCHANGE_PIECES: u32 = 4;
 pub const EXCHANGE_SLOTS: u32 = 8;
 #[doc = " Blocks at most: all are on the card at once, beside whatever else runs there."]
 pub const EXCHANGE_BLOCKS: u32 = 64;
+#[doc = " Blocks that meet at most, of a kernel that touches other ranks' memory; and tensors whose places\n they tell each other."]
+pub const MEETING_BLOCKS: u32 = 256;
+pub const MEETING_PLACES: u32 = 5;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct Ranks {
@@ -2562,6 +2565,29 @@ const _: () = {
     ["Offset of field: SumAddNorm::norm"][::std::mem::offset_of!(SumAddNorm, norm) - 80usize];
     ["Offset of field: SumAddNorm::rows"][::std::mem::offset_of!(SumAddNorm, rows) - 168usize];
     ["Offset of field: SumAddNorm::unused"][::std::mem::offset_of!(SumAddNorm, unused) - 172usize];
+};
+#[doc = " As SumAddNorm, by sum_add_norm_rows: each rank makes a share of the rows alone, one behind the\n other, and gives all ranks of them what these want. A block has any number of rows."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct SumAddNormRows {
+    pub all: Ranks,
+    #[doc = " Of the residual only this rank's rows are read. `out`, or `bytes` with `steps`, are null where\n this rank wants none of them; `codes` are."]
+    pub norm: AddNorm,
+    pub rows: u32,
+    #[doc = " 1: this rank wants all rows of the residual, else it has only its own."]
+    pub whole: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SumAddNormRows"][::std::mem::size_of::<SumAddNormRows>() - 176usize];
+    ["Alignment of SumAddNormRows"][::std::mem::align_of::<SumAddNormRows>() - 8usize];
+    ["Offset of field: SumAddNormRows::all"][::std::mem::offset_of!(SumAddNormRows, all) - 0usize];
+    ["Offset of field: SumAddNormRows::norm"]
+        [::std::mem::offset_of!(SumAddNormRows, norm) - 80usize];
+    ["Offset of field: SumAddNormRows::rows"]
+        [::std::mem::offset_of!(SumAddNormRows, rows) - 168usize];
+    ["Offset of field: SumAddNormRows::whole"]
+        [::std::mem::offset_of!(SumAddNormRows, whole) - 172usize];
 };
 #[doc = " whole = all ranks' parts side by side; columns behind the whole's end are dropped. All of it, or\n of gather_ranks `vectors` times 16 bytes of the part from the `first` on, as many as\n EXCHANGE_PIECES of all blocks hold at most."]
 #[repr(C)]
@@ -3510,32 +3536,6 @@ const _: () = {
     ["Offset of field: RoundInputs::kind"][::std::mem::offset_of!(RoundInputs, kind) - 56usize];
     ["Offset of field: RoundInputs::values"][::std::mem::offset_of!(RoundInputs, values) - 60usize];
 };
-#[doc = " y = y * steps\\[row] * factor\\[output] + bias, then the activation; in place. Bias or factor may be\n null."]
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct ScaleAct {
-    #[doc = " \\[rows, width]"]
-    pub y: DevicePtr,
-    pub steps: DevicePtr,
-    pub factor: DevicePtr,
-    pub bias: DevicePtr,
-    pub width: u32,
-    pub kind: Activation,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of ScaleAct"][::std::mem::size_of::<ScaleAct>() - 40usize];
-    ["Alignment of ScaleAct"][::std::mem::align_of::<ScaleAct>() - 8usize];
-    ["Offset of field: ScaleAct::y"][::std::mem::offset_of!(ScaleAct, y) - 0usize];
-    ["Offset of field: ScaleAct::steps"][::std::mem::offset_of!(ScaleAct, steps) - 8usize];
-    ["Offset of field: ScaleAct::factor"][::std::mem::offset_of!(ScaleAct, factor) - 16usize];
-    ["Offset of field: ScaleAct::bias"][::std::mem::offset_of!(ScaleAct, bias) - 24usize];
-    ["Offset of field: ScaleAct::width"][::std::mem::offset_of!(ScaleAct, width) - 32usize];
-    ["Offset of field: ScaleAct::kind"][::std::mem::offset_of!(ScaleAct, kind) - 36usize];
-};
-#[doc = " logits *= steps\\[row], in place."]
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
 #[doc = " Times eight outputs that a thread of gated_round holds at most."]
 pub const GATED_EIGHTS: u32 = 4;
 #[doc = " Gates and ups as of GatedAct, rounded at once to what products take that round their inputs to\n E4M3 row by row: bytes in the order of a coded matrix, filled up with zeros, and the step of each\n row. Half a multiple of 8, of at most GATED_EIGHTS times eight a thread."]
@@ -3569,6 +3569,32 @@ const _: () = {
     ["Offset of field: GatedRound::kind"][::std::mem::offset_of!(GatedRound, kind) - 40usize];
     ["Offset of field: GatedRound::unused"][::std::mem::offset_of!(GatedRound, unused) - 44usize];
 };
+#[doc = " y = y * steps\\[row] * factor\\[output] + bias, then the activation; in place. Bias or factor may be\n null."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ScaleAct {
+    #[doc = " \\[rows, width]"]
+    pub y: DevicePtr,
+    pub steps: DevicePtr,
+    pub factor: DevicePtr,
+    pub bias: DevicePtr,
+    pub width: u32,
+    pub kind: Activation,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ScaleAct"][::std::mem::size_of::<ScaleAct>() - 40usize];
+    ["Alignment of ScaleAct"][::std::mem::align_of::<ScaleAct>() - 8usize];
+    ["Offset of field: ScaleAct::y"][::std::mem::offset_of!(ScaleAct, y) - 0usize];
+    ["Offset of field: ScaleAct::steps"][::std::mem::offset_of!(ScaleAct, steps) - 8usize];
+    ["Offset of field: ScaleAct::factor"][::std::mem::offset_of!(ScaleAct, factor) - 16usize];
+    ["Offset of field: ScaleAct::bias"][::std::mem::offset_of!(ScaleAct, bias) - 24usize];
+    ["Offset of field: ScaleAct::width"][::std::mem::offset_of!(ScaleAct, width) - 32usize];
+    ["Offset of field: ScaleAct::kind"][::std::mem::offset_of!(ScaleAct, kind) - 36usize];
+};
+#[doc = " logits *= steps\\[row], in place."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct ScaleLogits {
     #[doc = " \\[rows, vocab]"]
     pub logits: DevicePtr,

@@ -118,15 +118,19 @@ impl Cuda {
         if usual && holds == wanted {
             return Ok(Inputs { x: codes, steps });
         }
+        if x.is_null() {
+            return Err(internal!("a product of other codes than its inputs are"));
+        }
+
         let buffers = self.buffers()?;
         let (to, steps) = (buffers.codes.address, buffers.steps.address);
+        if usual && bytes && self.round_gated(rows, x, to, steps)? {
+            return Ok(Inputs { x: to, steps });
+        }
         let (codes, bytes) = if bytes { (DevicePtr::NULL, to) } else { (to, DevicePtr::NULL) };
         let order = coded.order.as_ref().map_or(DevicePtr::NULL, |order| order.address);
         let inputs = coded.matrix.inputs as usize;
         let parameters = abi::RoundInputs { order, codes, bytes, ..round(coded.inputs, inputs) };
-        if usual && bytes && self.round_gated(rows, x, to, steps)? {
-            return Ok(Inputs { x: to, steps });
-        }
         self.round(rows, abi::RoundInputs { x, steps, ..parameters })?;
         Ok(Inputs { x: to, steps })
     }

@@ -148,7 +148,7 @@ impl Cuda {
     }
 
     /// Whether these codes may be multiplied by codes of the inputs.
-    fn takes_e4m3(&self, coded: &Coded) -> bool {
+    pub(super) fn takes_e4m3(&self, coded: &Coded) -> bool {
         matches!(coded.inputs, Some(InputQuant::E4m3Row | InputQuant::E4m3Tensor { .. }))
             && coded.matrix.kind == CodeKind::E4m3
             && coded.matrix.scales == 0

@@ -16,6 +16,10 @@ pub(super) fn norm_threads(width: usize) -> u32 {
     width.div_ceil(8).next_multiple_of(32).clamp(32, 1024) as u32
 }
 
+/// Columns of a row, a multiple of 8, that a norm's block holds from the first read to the last
+/// write, at most; what is made of others it reads again.
+const WIDEST_HELD: usize = 8 * 1024;
+
 impl From<NormKind> for abi::NormKind {
     fn from(kind: NormKind) -> abi::NormKind {
         match kind {
@@ -189,6 +193,13 @@ impl DenseOps for Cuda {
         mut seam: Seam<'_, Weight, Tensor>,
     ) -> Result<()> {
         let (rows, width) = (self.rows(), weight.outputs);
+        if let Some(blocks) = self.blocks_of_row_shares(weight, &seam, rows)? {
+            let x = x.input(rows, weight.inputs, "linear_add_norm");
+            let y = seam.delta.to(rows, width, "linear_add_norm");
+            let end = End::Act(abi::Activation::None);
+            self.adapted_product(rows, weight, vector(bias, width), end, x, y)?;
+            return self.share_rows(&weight.name, blocks, seam);
+        }
         let Some(blocks) = self.blocks_of_joined_norm(weight, seam.norm, rows, width) else {
             if self.add_to_residual(weight, vector(bias, width), x, &mut seam)? {
                 return Ok(());
@@ -197,10 +208,15 @@ impl DenseOps for Cuda {
             let waits = self.tower_rows.is_some() && self.bias_takes_a_launch(rows, weight);
             let [now, then] = if waits { [None, bias] } else { [bias, None] };
             self.linear(weight, now, x, seam.delta)?;
-            let Seam { norm, delta, residual, normed } = seam;
+            let Seam { norm, delta, residual, normed, next } = seam;
             let delta_bias = vector(then, width);
             let parameters = self.add_norm_of(norm, delta, residual, normed);
-            let parameters = abi::AddNorm { delta_bias, ..parameters };
+            let out = if width <= WIDEST_HELD && self.leaves_codes(next, rows, normed) {
+                DevicePtr::NULL
+            } else {
+                parameters.out
+            };
+            let parameters = abi::AddNorm { delta_bias, out, ..parameters };
             let threads = norm_threads(width);
             return self.kernels.add_norm.launch(&self.context, [rows, 1], threads, &parameters);
         };

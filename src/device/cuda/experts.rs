@@ -143,7 +143,7 @@ impl ExpertOps for Cuda {
         let memory = Memory::new(&self.context, bytes, "routes")?;
         // Read before the first step, a choice must be an expert's number.
         memory.fill(0)?;
-        Ok(Tensor { memory, rows, width: 2 * top_k, dtype: DType::F32, rounded: None })
+        Ok(Tensor::new(memory, [rows, 2 * top_k], DType::F32))
     }
 
     fn route(

@@ -3,7 +3,6 @@
 //! it knows no product.
 
 use super::abi;
-use super::coded_inputs::Made;
 use super::coded_scratch::padded_inputs;
 use super::dense::norm_threads;
 use super::device_ptr::DevicePtr;
@@ -15,7 +14,7 @@ use crate::device::{DType, Join, Norm, NormKind, Seam};
 use crate::error::Result;
 
 /// Pieces of a row of so many columns; None: the kernel has no such rows.
-fn pieces_of_row(width: usize, dtype: DType) -> Option<usize> {
+pub(super) fn pieces_of_row(width: usize, dtype: DType) -> Option<usize> {
     const COLUMNS: usize = 8;
     const VECTOR_BYTES: usize = 16;
     if !width.is_multiple_of(COLUMNS) || width == 0 || width > abi::NORMED_COLUMNS as usize {
@@ -68,59 +67,74 @@ impl Cuda {
     }
 }
 
+/// How the sum over ranks, the residual and its norm are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeamWay {
+    /// One launch behind the other.
+    Apart,
+    /// By one launch, all rows by all ranks.
+    Joined,
+    /// By one launch, each rank for its share of the rows; of the norm codes alone.
+    Shares,
+}
+
 /// Measurements.
 impl Cuda {
-    /// Microseconds that a sum over ranks, the residual and its RMS norm take on this GPU, for so
-    /// many rows of so many columns, by one launch (`joined`) or by two; else as
-    /// [`Cuda::time_all_reduce`]. None: one launch does not take them.
+    /// Microseconds that a sum over ranks, the residual and its RMS norm, rounded, take on this
+    /// GPU, for so many rows of so many columns; else as [`Cuda::time_all_reduce`]. None: that way
+    /// does not take them.
     ///
     /// # Errors
     /// As there.
     pub fn time_sum_add_norm(
         &mut self,
         [rows, width]: [usize; 2],
-        joined: bool,
+        way: SeamWay,
         in_graph: usize,
         replays: usize,
     ) -> Result<Option<f64>> {
         const OF: &str = "measured";
-        let pieces = pieces_of_row(width, self.dtype);
+        let Some(pieces) = pieces_of_row(width, self.dtype) else { return Ok(None) };
         let member = self.member(OF)?;
-        let Some(blocks) = pieces.and_then(|pieces| member.blocks_of_rows(rows, pieces)) else {
-            return Ok(None);
+        let tensor = rows * width * self.dtype.bytes();
+        let blocks = match way {
+            SeamWay::Apart => Some(0),
+            SeamWay::Joined => member.blocks_of_rows(rows, pieces),
+            SeamWay::Shares => member.blocks_of_shares(rows, tensor),
         };
+        let Some(blocks) = blocks else { return Ok(None) };
         self.context.bind()?;
         let zeros = |bytes: usize| {
             let memory = Memory::new(&self.context, bytes, "what is measured")?;
             memory.fill(0).map(|()| memory)
         };
-        let tensor = rows * width * self.dtype.bytes();
         let [delta, residual, out] = [zeros(tensor)?, zeros(tensor)?, zeros(tensor)?];
         let weight = zeros(width * DType::F32.bytes())?;
+        let (bytes, steps) = (zeros(rows * padded_inputs(width))?, zeros(rows * 4)?);
 
-        let made = Made::default();
         let norm = abi::AddNorm {
             delta: delta.address,
             residual: residual.address,
             weight: weight.address,
             bias: DevicePtr::NULL,
-            out: out.address,
-            codes: made.codes,
-            bytes: made.bytes,
-            steps: made.steps,
+            out: if way == SeamWay::Shares { DevicePtr::NULL } else { out.address },
+            codes: DevicePtr::NULL,
+            bytes: bytes.address,
+            steps: steps.address,
             width: width as u32,
             padded_width: padded_inputs(width) as u32,
             eps: 1e-5,
             kind: abi::NormKind::Rms,
             delta_bias: DevicePtr::NULL,
         };
-        let launch = || {
-            if joined {
-                return self.launch_sum_add_norm(OF, blocks, rows, norm);
+        let launch = || match way {
+            SeamWay::Joined => self.launch_sum_add_norm(OF, blocks, rows, norm),
+            SeamWay::Shares => self.launch_row_shares(OF, blocks, rows, false, norm),
+            SeamWay::Apart => {
+                self.all_reduce(OF, rows * width, delta.address)?;
+                let kernel = &self.kernels.add_norm;
+                kernel.launch(&self.context, [rows, 1], norm_threads(width), &norm)
             }
-            self.all_reduce(OF, rows * width, delta.address)?;
-            let kernel = &self.kernels.add_norm;
-            kernel.launch(&self.context, [rows, 1], norm_threads(width), &norm)
         };
         self.time_in_graph(in_graph, replays, launch).map(Some)
     }

@@ -31,6 +31,7 @@ impl Cuda {
             kernel.resident_blocks(&self.context, abi::EXCHANGE_THREADS, 0)?;
         }
         kernels.sum_add_norm.resident_blocks(&self.context, abi::EXCHANGE_THREADS, 0)?;
+        kernels.sum_add_norm_rows.resident_blocks(&self.context, abi::EXCHANGE_THREADS, 0)?;
         Ok(())
     }
 

@@ -42,7 +42,7 @@ impl LoadOps for Cuda {
     fn tensor(&mut self, rows: usize, width: usize) -> Result<Tensor> {
         let dtype = self.dtype;
         let memory = Memory::new(&self.context, rows * width * dtype.bytes(), "activations")?;
-        Ok(Tensor { memory, rows, width, dtype, rounded: None })
+        Ok(Tensor::new(memory, [rows, width], dtype))
     }
 
     fn reshape(&mut self, tensor: &mut Tensor, width: usize) -> Result<()> {
@@ -52,6 +52,7 @@ impl LoadOps for Cuda {
         tensor.width = width;
         if let Some(rounded) = &mut tensor.rounded {
             rounded.holds = Holds::Nothing;
+            rounded.alone = false;
         }
         Ok(())
     }
@@ -59,7 +60,7 @@ impl LoadOps for Cuda {
     fn logits_tensor(&mut self, rows: usize, vocab: usize) -> Result<Tensor> {
         let memory = Memory::new(&self.context, rows * vocab * 4, "logits")?;
         self.sampler.hold(rows, vocab)?;
-        Ok(Tensor { memory, rows, width: vocab, dtype: DType::F32, rounded: None })
+        Ok(Tensor::new(memory, [rows, vocab], DType::F32))
     }
 
     fn feeds(&mut self, tensor: &mut Tensor, weight: &Weight) -> Result<()> {
@@ -73,6 +74,7 @@ impl LoadOps for Cuda {
             codes: Memory::new(&self.context, tensor.rows * row_bytes, what)?,
             steps: Memory::new(&self.context, tensor.rows * 4, what)?,
             holds: Holds::Nothing,
+            alone: false,
         });
         Ok(())
     }

@@ -30,6 +30,7 @@
 //! | `low_rank` | what adapters hold behind a weight |
 //! | [`weights`], `staging` | weights; the way of their bytes to the GPU |
 //! | `joins`, `joined_norm` | what ranks do together behind an op, and with a norm behind that |
+//! | `row_shares` | the same of many rows, of which each rank makes a share |
 //! | `span_attention` | attention of vision towers: which kernel |
 //! | `tower_inputs` | what a vision tower reads beside activations |
 //! | `state_memory` | states of slots, and copies of them |
@@ -56,8 +57,8 @@ mod coded_kernels;
 mod coded_products;
 mod coded_scratch;
 mod context;
-mod deferred_norm;
 mod deferred_gate;
+mod deferred_norm;
 mod dense;
 mod drafts;
 mod device_ptr;
@@ -84,6 +85,7 @@ mod pooling;
 mod products;
 pub mod ranks;
 mod reports;
+mod row_shares;
 mod sampler;
 mod sampler_row;
 mod shares;
@@ -112,6 +114,7 @@ use self::device_ptr::DevicePtr;
 use self::gemm::Gemm;
 use self::gemm_small_m::NormOfRow;
 use self::graphs::Graphs;
+pub use self::joined_norm::SeamWay;
 use self::low_rank::Adapters;
 use self::memory::Memory;
 use self::module::Kernels;
@@ -179,11 +182,11 @@ pub struct Cuda {
     scratch: Option<Memory>,
     /// The norm that was deferred last, and of which rows.
     deferred_norm: Option<(DevicePtr, NormOfRow)>,
+    /// The gated end that was deferred last, and of how many rows.
+    deferred_gate: Option<(usize, abi::GatedAct)>,
     /// Widest GateUp so far.
     gate_up: usize,
     /// Rows of the largest table or head that ranks share out.
-    /// The gated end that was deferred last, and of how many rows.
-    deferred_gate: Option<(usize, abi::GatedAct)>,
     shared_rows: usize,
     /// None: it shares its model with none.
     member: Option<Member>,
@@ -237,10 +240,10 @@ impl Cuda {
             padded: None,
             scratch: None,
             deferred_norm: None,
+            deferred_gate: None,
             gate_up: 0,
             shared_rows: 0,
             member: None,
-            deferred_gate: None,
             kernels,
             context,
         })

@@ -192,6 +192,7 @@ kernels! {
         sum_ranks(SumRanks) sum_ranks_f32(SumRanks) sum_ranks_direct(SumRanks)
         gather_ranks(GatherRanks) gather_ranks_direct(GatherRanks);
     "ranks_norm": sum_add_norm(SumAddNorm);
+    "ranks_rows": sum_add_norm_rows(SumAddNormRows);
     "activation":
         bias_act(BiasAct) gated_act(GatedAct) clamp(Clamp) xielu(Xielu) softcap(Softcap)
         bias_logits(BiasLogits);

@@ -91,8 +91,9 @@ impl RankGroup for Group {
 pub struct Member {
     rank: Rank,
     group: Arc<Group>,
-    /// Blocks that exchange, at most.
+    /// Blocks that exchange, at most; and those that make shares of rows.
     blocks: usize,
+    share_blocks: usize,
     /// No other rank has this one's GPU.
     apart: bool,
     /// GPUs can reach each other's memory.
@@ -139,6 +140,13 @@ impl Member {
         let bytes = rows * pieces * abi::EXCHANGE_PIECE_BYTES as usize;
         let pushed = rows <= most && self.way(bytes) != Way::Direct;
         pushed.then(|| rows.min(self.blocks))
+    }
+
+    /// Blocks for each rank's share of so many rows, which are so many bytes, or None: pushing them
+    /// is faster, or some rank would have none.
+    pub fn blocks_of_shares(&self, rows: usize, bytes: usize) -> Option<usize> {
+        let shared = rows >= self.rank.of && self.way(bytes) == Way::Direct;
+        shared.then(|| rows.div_ceil(self.rank.of).min(self.share_blocks))
     }
 
     /// Bytes that all blocks push at once.
@@ -238,8 +246,14 @@ pub fn members(contexts: &[Arc<Context>], name: &str) -> Result<(Vec<Member>, Ar
     let gpu = |n: usize| contexts[n].device;
     let apart = (1..ranks).all(|n| (0..n).all(|other| gpu(other) != gpu(n)));
     let blocks = if apart { abi::EXCHANGE_BLOCKS as usize } else { BLOCKS_ON_ONE_GPU };
-    let member = |rank| Member { rank, group: group.clone(), blocks, apart, direct: reach };
-    Ok((Rank::all(ranks).map(member).collect(), group))
+    // Two on each multiprocessor (kernels/ranks_rows.cu), all at once on the smallest GPU.
+    let resident = contexts.iter().map(|context| 2 * context.multiprocessors as usize).min();
+    let most = resident.unwrap_or(0).min(abi::MEETING_BLOCKS as usize);
+    let share_blocks = if apart { most } else { BLOCKS_ON_ONE_GPU };
+    let group = &group;
+    let member =
+        |rank| Member { rank, group: group.clone(), blocks, share_blocks, apart, direct: reach };
+    Ok((Rank::all(ranks).map(member).collect(), group.clone()))
 }
 
 /// Let each GPU write to the memory of all others, if the machine can.
@@ -278,9 +292,10 @@ pub fn extra_bytes(rank: Rank) -> u64 {
 }
 
 fn mailbox_bytes(ranks: usize) -> usize {
-    let blocks = abi::EXCHANGE_BLOCKS as usize;
+    let (blocks, meeting) = (abi::EXCHANGE_BLOCKS as usize, abi::MEETING_BLOCKS as usize);
     let pieces = ranks * blocks * (abi::EXCHANGE_SLOTS * abi::EXCHANGE_PIECE_BYTES) as usize;
-    pieces + ranks * blocks * 8 + 2 * (ranks + 1) * blocks * 4
+    let addresses = ranks * meeting * abi::MEETING_PLACES as usize * 8;
+    pieces + addresses + (ranks + 1) * (blocks + meeting) * 4
 }
 
 /// An empty one.

@@ -14,6 +14,8 @@ pub struct Tensor {
     pub(super) dtype: DType,
     /// What products make of its rows, where the op that writes them makes it too.
     pub(super) rounded: Option<Rounded>,
+    /// Each rank has its share of the rows alone (row_shares).
+    pub(super) parted: bool,
 }
 
 /// Rows as E4M3, for products that round their inputs row by row.
@@ -24,6 +26,8 @@ pub(super) struct Rounded {
     pub steps: Memory,
     /// What of the tensor's present rows lies here.
     pub holds: Holds,
+    /// That is all there is of them: the tensor itself holds others.
+    pub alone: bool,
 }
 
 /// What [`Rounded`] has of a tensor.
@@ -58,22 +62,38 @@ impl From<DevicePtr> for Input {
 }
 
 impl Tensor {
-    /// Its rows with what was made of them, as [`Tensor::at`].
+    /// A tensor of these rows in memory of its own.
+    pub(super) fn new(memory: Memory, [rows, width]: [usize; 2], dtype: DType) -> Tensor {
+        Tensor { memory, rows, width, dtype, rounded: None, parted: false }
+    }
+
+    /// Its rows with what was made of them, as [`Tensor::at`]; null where that is all there is.
     pub(super) fn input(&self, rows: usize, width: usize, op: &str) -> Input {
-        let input = Input::from(self.at(rows, width, op));
         match &self.rounded {
-            Some(Rounded { codes, steps, holds }) => {
-                Input { holds: *holds, codes: codes.address, steps: steps.address, ..input }
+            Some(Rounded { codes, steps, holds, alone }) => {
+                let x = if *alone { DevicePtr::NULL } else { self.at(rows, width, op) };
+                Input { x, holds: *holds, codes: codes.address, steps: steps.address }
             }
-            None => input,
+            None => self.at(rows, width, op).into(),
         }
     }
 
     /// Where it begins, to be read.
     ///
     /// # Panics
-    /// If it has fewer rows or another width: a mistake in the decoder. `op` is for the message.
+    /// If it has fewer rows or another width, or does not hold all of its rows: a mistake in the
+    /// decoder. `op` is for the message.
     pub(super) fn at(&self, rows: usize, width: usize, op: &str) -> DevicePtr {
+        let alone = self.rounded.as_ref().is_some_and(|rounded| rounded.alone);
+        assert!(!self.parted && !alone, "{op}: what only the next sublayer may read");
+        self.share(rows, width, op)
+    }
+
+    /// The same of a tensor that may hold this rank's share of the rows alone.
+    ///
+    /// # Panics
+    /// As [`Tensor::at`].
+    pub(super) fn share(&self, rows: usize, width: usize, op: &str) -> DevicePtr {
         assert!(
             rows <= self.rows && width == self.width,
             "{op}: {rows} x {width} in a buffer of {} x {}",
@@ -87,6 +107,7 @@ impl Tensor {
     pub(super) fn to(&mut self, rows: usize, width: usize, op: &str) -> DevicePtr {
         if let Some(rounded) = &mut self.rounded {
             rounded.holds = Holds::Nothing;
+            rounded.alone = false;
         }
         self.at(rows, width, op)
     }

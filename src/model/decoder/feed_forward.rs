@@ -1,17 +1,17 @@
 //! The second sublayer of a layer: an MLP, experts, or both. Part of `decoder`.
 
 use super::Buffers;
-use crate::device::{Activation, Device, Norm, Seam};
+use crate::device::{Activation, Device, Seam};
 use crate::error::Result;
 use crate::internal;
 use crate::model::config::NormOrder;
-use crate::model::seam;
+use crate::model::seam::{self, Behind};
 use crate::model::weights::{Both, FeedForward, Mlp};
 
 impl<T> Buffers<T> {
     /// The MLP or the experts, into `delta`, whose old content is added to the residual in between
-    /// if attention and MLP read the same (`parallel`; no family has experts there). With a `norm`
-    /// up to that (`norms` are before sublayers then).
+    /// if attention and MLP read the same (`parallel`; no family has experts there). With a norm
+    /// `behind` up to that (`norms` are before sublayers then).
     pub(super) fn feed_forward<D: Device<Tensor = T>>(
         &mut self,
         dev: &mut D,
@@ -19,7 +19,7 @@ impl<T> Buffers<T> {
         act: Activation,
         norms: NormOrder,
         parallel: bool,
-        norm: Option<&Norm<D::Weight>>,
+        behind: Option<Behind<'_, D::Weight>>,
     ) -> Result<()> {
         let input = if norms == NormOrder::Before { &self.normed } else { &self.residual };
 
@@ -32,17 +32,18 @@ impl<T> Buffers<T> {
                     dev.add(&self.delta, &mut self.residual)?;
                 }
                 let Buffers { ffn, residual, delta, normed, .. } = self;
-                seam::output(dev, down, ffn, norm, delta, residual, normed)
+                seam::output(dev, down, ffn, behind, delta, residual, normed)
             }
             FeedForward::Experts(experts) => {
                 let Some(buffers) = &mut self.mixture else {
                     return Err(internal!("experts without their buffers"));
                 };
-                let Some(norm) = norm else {
+                let Some(Behind { norm, next }) = behind else {
                     return buffers.run(dev, experts, act, input, &mut self.delta);
                 };
                 let Buffers { residual, delta, normed, .. } = self;
-                buffers.run_add_norm(dev, experts, act, Seam { norm, delta, residual, normed })
+                let seam = Seam { norm, delta, residual, normed, next };
+                buffers.run_add_norm(dev, experts, act, seam)
             }
             FeedForward::Both(both) => self.both(dev, both, act),
         }

@@ -103,7 +103,8 @@ struct AddNorm {
   DEVICE(act) residual;  // [rows, width], becomes the sum
   DEVICE(const float) weight;  // [width]
   DEVICE(const float) bias;  // [width], or null
-  DEVICE(act) out;  // [rows, width]
+  // [rows, width]; null: codes or bytes are all that is wanted of rows that a block holds.
+  DEVICE(act) out;
   // As in NormRows.
   DEVICE(act) codes;
   DEVICE(u8) bytes;

@@ -1,15 +1,15 @@
-// The parameters of what ranks of a model do together (ranks.cu, ranks_norm.cu,
+// The parameters of what ranks of a model do together (ranks.cu, ranks_norm.cu, ranks_rows.cu,
 // device/collective.rs), and how the memory lies through which they do it. abi.h says what holds for all of it.
 //
 // Each rank has a mailbox that all others write to. Of every other rank and of each block of the
-// kernels it holds EXCHANGE_SLOTS places for a piece, where that rank's tensor lies, how many pieces
-// have arrived, how often the two have met; and of each block how many pieces and meetings of its
-// own there were:
+// kernels it holds EXCHANGE_SLOTS places for a piece and how many pieces have arrived, where that
+// rank's tensors lie and how often the two have met; and of each block how many pieces and meetings
+// of its own there were:
 //
 //   u8  pieces[ranks][EXCHANGE_BLOCKS][EXCHANGE_SLOTS][EXCHANGE_PIECE_BYTES]
-//   u64 address[ranks][EXCHANGE_BLOCKS]
-//   u32 arrived[ranks][EXCHANGE_BLOCKS], met[ranks][EXCHANGE_BLOCKS]
-//   u32 sequence[EXCHANGE_BLOCKS], meetings[EXCHANGE_BLOCKS]
+//   u64 address[ranks][MEETING_BLOCKS][MEETING_PLACES]
+//   u32 arrived[ranks][EXCHANGE_BLOCKS], sequence[EXCHANGE_BLOCKS]
+//   u32 met[ranks][MEETING_BLOCKS], meetings[MEETING_BLOCKS]
 //
 // Counts go round; what counts is their difference.
 #pragma once
@@ -23,6 +23,10 @@ constexpr u32 EXCHANGE_PIECES = 4;
 constexpr u32 EXCHANGE_SLOTS = 2 * EXCHANGE_PIECES;
 // Blocks at most: all are on the card at once, beside whatever else runs there.
 constexpr u32 EXCHANGE_BLOCKS = 64;
+// Blocks that meet at most, of a kernel that touches other ranks' memory; and tensors whose places
+// they tell each other.
+constexpr u32 MEETING_BLOCKS = 256;
+constexpr u32 MEETING_PLACES = 5;
 
 struct Ranks {
   DEVICE(u8) mailbox[MOST_RANKS];  // of each rank, this one among them
@@ -49,6 +53,17 @@ struct SumAddNorm {
   AddNorm norm;  // its delta is x
   u32 rows;
   u32 unused;
+};
+
+// As SumAddNorm, by sum_add_norm_rows: each rank makes a share of the rows alone, one behind the
+// other, and gives all ranks of them what these want. A block has any number of rows.
+struct SumAddNormRows {
+  Ranks all;
+  // Of the residual only this rank's rows are read. `out`, or `bytes` with `steps`, are null where
+  // this rank wants none of them; `codes` are.
+  AddNorm norm;
+  u32 rows;
+  u32 whole;  // 1: this rank wants all rows of the residual, else it has only its own.
 };
 
 // whole = all ranks' parts side by side; columns behind the whole's end are dropped. All of it, or

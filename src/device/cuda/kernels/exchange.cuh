@@ -1,4 +1,5 @@
-// How ranks exchange through mailboxes, for the kernels that do (ranks.cu, ranks_norm.cu): blocks
+// How ranks exchange through mailboxes and meet before they touch each other's memory, for the
+// kernels that do (ranks.cu, ranks_norm.cu, ranks_rows.cu): blocks
 // wait for the same block of the other ranks only, and push before they wait, so that a rank that
 // is late makes the others wait, not fail. abi_ranks.h says how the memory lies.
 //
@@ -33,22 +34,30 @@ struct Mailbox {
 
   // This block's of `from`.
   __device__ u64 place(u32 from) const { return (u64)from * EXCHANGE_BLOCKS + blockIdx.x; }
+  __device__ u64 meeting_place(u32 with) const { return (u64)with * MEETING_BLOCKS + blockIdx.x; }
   __device__ uint4* piece(u32 from, u32 sequence) const {
     const u64 slot = place(from) * EXCHANGE_SLOTS + sequence % EXCHANGE_SLOTS;
     return reinterpret_cast<uint4*>(base + slot * EXCHANGE_PIECE_BYTES) + threadIdx.x;
   }
-  __device__ u64* address(u32 from) const {
+  __device__ u64* addresses() const {
     const u64 pieces = (u64)ranks * EXCHANGE_BLOCKS * EXCHANGE_SLOTS * EXCHANGE_PIECE_BYTES;
-    return reinterpret_cast<u64*>(base + pieces) + place(from);
+    return reinterpret_cast<u64*>(base + pieces);
+  }
+  // MEETING_PLACES of them.
+  __device__ u64* address(u32 from) const {
+    return addresses() + meeting_place(from) * MEETING_PLACES;
   }
   __device__ u32* counts() const {
-    return reinterpret_cast<u32*>(address(0) - blockIdx.x + (u64)ranks * EXCHANGE_BLOCKS);
+    return reinterpret_cast<u32*>(addresses() + (u64)ranks * MEETING_BLOCKS * MEETING_PLACES);
+  }
+  __device__ u32* counts_of_meetings() const {
+    return counts() + (u64)(ranks + 1) * EXCHANGE_BLOCKS;
   }
   __device__ u32* arrived(u32 from) const { return counts() + place(from); }
-  __device__ u32* met(u32 with) const { return counts() + place(ranks + with); }
+  __device__ u32* met(u32 with) const { return counts_of_meetings() + meeting_place(with); }
   // Of this block's own pieces, and of its meetings.
-  __device__ u32* sequence() const { return counts() + place(2 * ranks); }
-  __device__ u32* meetings() const { return counts() + place(2 * ranks + 1); }
+  __device__ u32* sequence() const { return counts() + place(ranks); }
+  __device__ u32* meetings() const { return counts_of_meetings() + meeting_place(ranks); }
 };
 
 struct Group {
@@ -74,6 +83,52 @@ struct Group {
       }
     }
     return true;
+  }
+};
+
+// Where tensors of all ranks lie.
+template <u32 TENSORS>
+struct Places {
+  u64 of[TENSORS][MOST_RANKS];
+};
+
+// Blocks of the same number come together, before and after they touch each other's memory.
+struct Meeting : Group {
+  u32 before;
+
+  __device__ Meeting(const Ranks& all) : Group(all) {}
+
+  // Tells where tensors of this rank lie and learns, in shared memory, where those of the others
+  // do; false: nobody is to wait.
+  template <u32 TENSORS>
+  __device__ bool begin(const u64 (&tensors)[TENSORS], Places<TENSORS>& places) {
+    static_assert(TENSORS <= MEETING_PLACES, "more tensors than places");
+    before = *own.meetings();
+    bool goes_on = true;
+    if (threadIdx.x == rank)
+#pragma unroll
+      for (u32 n = 0; n < TENSORS; n++) places.of[n][rank] = tensors[n];
+    if (speaks) {
+#pragma unroll
+      for (u32 n = 0; n < TENSORS; n++) box(threadIdx.x).address(rank)[n] = tensors[n];
+      goes_on = come(before + 1);
+      const volatile u64* const theirs = own.address(threadIdx.x);
+#pragma unroll
+      for (u32 n = 0; n < TENSORS; n++) places.of[n][threadIdx.x] = theirs[n];
+    }
+    return __syncthreads_and(goes_on);
+  }
+
+  // All ranks' blocks of this number have read and written what they do.
+  __device__ void end() {
+    __syncthreads();
+    if (speaks) come(before + 2);
+    if (threadIdx.x == 0) *own.meetings() = before + 2;
+  }
+
+  __device__ bool come(u32 time) const {
+    store_release(box(threadIdx.x).met(rank), time);
+    return wait(own.met(threadIdx.x), time);
   }
 };
 

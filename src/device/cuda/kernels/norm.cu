@@ -104,7 +104,7 @@ struct HeldRow {
     const float scale = norm_scale(sum_of_block(own, squares), a.width, a.eps);
     normed(v, mean, scale, weight, bias);
     const float most = inside ? largest_of(v) : 0.f;
-    if (inside) store8(a.out + at, v);
+    if (inside && a.out) store8(a.out + at, v);
     if (!a.steps) return;
 
     const float step = e4m3_step(largest_of_block(most, largest)), inverse = 1.f / step;

@@ -1,6 +1,6 @@
 // What ranks of a model do together: sums and rows side by side, over memory that each rank's GPU
 // lets the others write to (abi_ranks.h), whether by NVLink, PCIe or because it is the same GPU.
-// ranks_norm.cu has the sum that a norm follows.
+// ranks_norm.cu and ranks_rows.cu have the sum that a norm follows.
 //
 // *Pushed* (sum_ranks, gather_ranks; exchange.cuh): every rank pushes x to all others and adds up
 // for itself, in the order of ranks, so all get the same bits. Bytes over each link and direction:
@@ -14,38 +14,6 @@
 // Floors: bytes / 450 GB/s (NVLink of an H100 or H200); about 4 us for a few KiB: a write, its
 // fence and its flag to the other GPU, and the poll there.
 #include "exchange.cuh"
-
-// Blocks of the same number come together, before and after they touch each other's memory.
-struct Meeting : Group {
-  u32 before;
-
-  __device__ Meeting(const Ranks& all) : Group(all) {}
-
-  // Where each rank's tensor lies; false: nobody is to wait.
-  __device__ bool begin(u64 address, u64 (&places)[MOST_RANKS]) {
-    before = *own.meetings();
-    bool goes_on = true;
-    if (threadIdx.x == rank) places[rank] = address;
-    if (speaks) {
-      *box(threadIdx.x).address(rank) = address;
-      goes_on = come(before + 1);
-      places[threadIdx.x] = *reinterpret_cast<volatile u64*>(own.address(threadIdx.x));
-    }
-    return __syncthreads_and(goes_on);
-  }
-
-  // All ranks' blocks of this number have read and written what they do.
-  __device__ void end() {
-    __syncthreads();
-    if (speaks) come(before + 2);
-    if (threadIdx.x == 0) *own.meetings() = before + 2;
-  }
-
-  __device__ bool come(u32 time) const {
-    store_release(box(threadIdx.x).met(rank), time);
-    return wait(own.met(threadIdx.x), time);
-  }
-};
 
 // Pieces of this block: every gridDim.x-th.
 __device__ __forceinline__ u32 pieces_of_block(u64 vectors) {
@@ -92,10 +60,10 @@ __global__ void __launch_bounds__(EXCHANGE_THREADS, 1) sum_ranks_f32(
 __global__ void __launch_bounds__(EXCHANGE_THREADS, 1) sum_ranks_direct(
     const __grid_constant__ SumRanks a) {
   constexpr u32 EACH = Vector<act>::EACH;
-  __shared__ u64 places[MOST_RANKS];
+  __shared__ Places<1> places;
   begin_apart();
   Meeting meeting(a.all);
-  if (!meeting.begin((u64)a.x, places)) return;
+  if (!meeting.begin({(u64)a.x}, places)) return;
 
   // Every rank's share, of whole vectors.
   const u64 vectors = (a.count + EACH - 1) / EACH;
@@ -106,7 +74,7 @@ __global__ void __launch_bounds__(EXCHANGE_THREADS, 1) sum_ranks_direct(
   for (u64 at = first; at < last; at += step * UNDER_WAY) {
     Sums<act> sums[UNDER_WAY];
     for (u32 from = 0; from < a.all.ranks; from++) {
-      const act* const x = reinterpret_cast<const act*>(places[from]);
+      const act* const x = reinterpret_cast<const act*>(places.of[0][from]);
       Vector<act> parts[UNDER_WAY];
 #pragma unroll
       for (u32 i = 0; i < UNDER_WAY; i++)
@@ -118,7 +86,7 @@ __global__ void __launch_bounds__(EXCHANGE_THREADS, 1) sum_ranks_direct(
       }
     }
     for (u32 to = 0; to < a.all.ranks; to++) {
-      act* const x = reinterpret_cast<act*>(places[to]);
+      act* const x = reinterpret_cast<act*>(places.of[0][to]);
 #pragma unroll
       for (u32 i = 0; i < UNDER_WAY; i++)
         if (at + i * step < last) sums[i].rounded().store(x, at + i * step, a.count);
@@ -160,17 +128,17 @@ __global__ void __launch_bounds__(EXCHANGE_THREADS, 1) gather_ranks(
 
 __global__ void __launch_bounds__(EXCHANGE_THREADS, 1) gather_ranks_direct(
     const __grid_constant__ GatherRanks a) {
-  __shared__ u64 places[MOST_RANKS];
+  __shared__ Places<1> places;
   begin_apart();
   Meeting meeting(a.all);
-  if (!meeting.begin((u64)a.whole, places)) return;
+  if (!meeting.begin({(u64)a.whole}, places)) return;
 
   const u64 count = (u64)a.rows * a.width;
   const u64 step = (u64)gridDim.x * EXCHANGE_THREADS;
   for (u64 at = (u64)blockIdx.x * EXCHANGE_THREADS + threadIdx.x; at < count; at += step) {
     const float x = a.part[at];
     for (u32 to = 0; to < a.all.ranks; to++)
-      put(reinterpret_cast<float*>(places[to]), a, a.all.rank, at, x);
+      put(reinterpret_cast<float*>(places.of[0][to]), a, a.all.rank, at, x);
   }
   meeting.end();
 }
