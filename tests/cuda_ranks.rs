@@ -176,6 +176,7 @@ fn long_prompts_equal_one_gpu() {
         let quantization = quantization.to_string();
         let options = RigOptions { dtype, kv: None, quantization, ..RigOptions::default() };
         let mut one = by_options(&made.0, 1, &options).unwrap();
+
         for ranks in [2, 4] {
             let mut group = by_options(&made.0, ranks, &options).unwrap();
             for length in [300, 401] {
