@@ -99,7 +99,8 @@ static inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selectors) {
   }
   return result;
 }
-static inline float __expf(float x) { return expf(x); }
+// A name that the host's library has.
+#define __expf expf
 static inline float __fdividef(float a, float b) { return a / b; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __ffs(int x) { return __builtin_ffs(x); }
