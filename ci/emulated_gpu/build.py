@@ -32,6 +32,7 @@ INSTRUCTIONS = {
     "st.shared.v4.u32": "st_shared_v4_u32",
     "ld.global.cg.f32": "ld_global_cg_f32",
     "ld.global.cg.v2.f32": "ld_global_cg_v2_f32",
+    "ld.global.cg.v4.f32": "ld_global_cg_v4_f32",
     "ldmatrix.sync.aligned.m8n8.x4.shared.b16": "ldmatrix",
     "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16": "ldmatrix_trans",
     "fma.rn.f16x2": "fma_rn_f16x2",

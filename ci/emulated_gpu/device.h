@@ -309,6 +309,10 @@ static inline void ptx_ld_global_cg_f32(float& x, const float* p) { x = *p; }
 static inline void ptx_ld_global_cg_v2_f32(float& x, float& y, const float2* p) {
   x = p->x, y = p->y;
 }
+static inline void ptx_ld_global_cg_v4_f32(float& x, float& y, float& z, float& w,
+                                           const float4* p) {
+  x = p->x, y = p->y, z = p->z, w = p->w;
+}
 
 // Four matrices of 8 x 8: lane 8 m + r brings the address of row r of matrix m, and gets of each
 // the elements 2 (lane % 4) and its neighbour of row lane / 4; transposed, of that column.

@@ -66,6 +66,11 @@ fn attention_cases() -> Vec<AttentionCase> {
         case(32, 8, 128, 16),
         case(8, 1, 128, 64),
         case(8, 4, 256, 16),
+        // More than eight q heads of a KV head, and more than sixteen.
+        case(12, 1, 64, 48),
+        case(32, 2, 128, 16),
+        case(20, 1, 128, 80),
+        case(11, 1, 256, 32),
         case(8, 2, 512, 16),
         case(2, 1, 300, 16),
         case(3, 1, 20, 16),
@@ -334,6 +339,61 @@ fn attention_over_many_sequences() {
                     b.dev.rope_store(0, &spec, None, &mut qkv)?;
                     b.dev.attend(0, &spec, None, &qkv, &mut out)?;
                     results.push(("attend", b.dev.read(&out, rows)?));
+                }
+                Ok(results)
+            });
+        }
+    });
+}
+
+/// Pages hold NaN behind the last position, of tokens that were taken back.
+#[test]
+fn attention_ignores_what_lies_behind_the_end() {
+    each_type(|dtype| {
+        let shapes = [
+            (8, 2, 128, None),
+            (16, 1, 128, None),
+            (4, 4, 64, Some(20)),
+            (8, 4, 256, None),
+            (8, 2, 80, None),
+        ];
+        let all = shapes.into_iter().flat_map(|shape| KV_TYPES.map(|kv| (shape, kv)));
+        for ((heads, kv_heads, dim, window), kv) in all {
+            let case = format!("behind {heads}/{kv_heads} x {dim}, window {window:?}, {kv:?}");
+            let setup = Setup { page_size: 32, kv_heads, head_dim: dim, kv, ..Setup::default() };
+            compare!(dtype, &setup, &case, 1.0, |b| {
+                let width = (heads + 2 * kv_heads) * dim;
+                let table = b.table(28, 120, width);
+                let nothing = b.given(WeightKind::Table, &vec![f32::NAN; 120 * width], width);
+                let spec = AttnSpec {
+                    heads,
+                    kv_heads,
+                    head_dim: dim,
+                    scale: (dim as f32).powf(-0.5),
+                    window,
+                    chunk: None,
+                    softcap: None,
+                    kv_scales: scales(kv),
+                    q_only: false,
+                };
+
+                let mut results = Vec::new();
+                let mut qkv = b.tensor(120, width);
+                let mut out = b.tensor(120, heads * dim);
+                let steps: [&[usize]; 6] =
+                    [&[3, 2], &[75, 40], &[37, 5], &[1, 1], &[20, 1], &[1, 1]];
+                for (n, step) in steps.into_iter().enumerate() {
+                    if n == 2 {
+                        b.truncate(0, 3);
+                        b.truncate(1, 2);
+                    }
+                    b.feed(step);
+                    b.dev.embed(if n == 1 { &nothing } else { &table }, 1.0, &mut qkv)?;
+                    b.dev.rope_store(0, &spec, None, &mut qkv)?;
+                    b.dev.attend(0, &spec, None, &qkv, &mut out)?;
+                    if n != 1 {
+                        results.push(("attend", b.dev.read(&out, step.iter().sum())?));
+                    }
                 }
                 Ok(results)
             });

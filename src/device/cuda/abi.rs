@@ -1500,6 +1500,43 @@ const _: () = {
     ["Offset of field: PagedAttention::seen"]
         [::std::mem::offset_of!(PagedAttention, seen) - 152usize];
 };
+#[doc = " The kernels of attention_ring_sm90.cu. Keys of a box; threads: those that multiply and the warp\n that copies. Slots of the ring, each a tile of K or V: of 64 elements, and of more."]
+pub const RING_BOX_KEYS: u32 = 16;
+pub const RING_THREADS: u32 = 160;
+pub const RING_SLOTS_OF_64: u32 = 12;
+pub const RING_SLOTS: u32 = 6;
+#[doc = " Packed rows that warps merge at once, and bytes that align the ring."]
+pub const RING_MERGED_ROWS: u32 = 4;
+pub const RING_ALIGNMENT: u32 = 1024;
+#[doc = " A matrix's boxes as the GPU copies them: the driver's CUtensorMap."]
+#[repr(C)]
+#[repr(align(64))]
+#[derive(Debug, Copy, Clone)]
+pub struct TensorMap {
+    pub opaque: [u64; 16usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of TensorMap"][::std::mem::size_of::<TensorMap>() - 128usize];
+    ["Alignment of TensorMap"][::std::mem::align_of::<TensorMap>() - 64usize];
+    ["Offset of field: TensorMap::opaque"][::std::mem::offset_of!(TensorMap, opaque) - 0usize];
+};
+#[repr(C)]
+#[repr(align(64))]
+#[derive(Debug, Copy, Clone)]
+pub struct RingAttention {
+    #[doc = " A row for each K or V of a head; boxes of RING_BOX_KEYS keys, 128 bytes each."]
+    pub pool: TensorMap,
+    pub attention: PagedAttention,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RingAttention"][::std::mem::size_of::<RingAttention>() - 320usize];
+    ["Alignment of RingAttention"][::std::mem::align_of::<RingAttention>() - 64usize];
+    ["Offset of field: RingAttention::pool"][::std::mem::offset_of!(RingAttention, pool) - 0usize];
+    ["Offset of field: RingAttention::attention"]
+        [::std::mem::offset_of!(RingAttention, attention) - 128usize];
+};
 #[doc = " ---- Experts (experts.cu) ----"]
 pub const MAX_EXPERTS: u32 = 1024;
 pub const MAX_EXPERT_GROUPS: u32 = 64;
@@ -3727,19 +3764,6 @@ const _: () = {
     ["Offset of field: CodedFewExperts::w"][::std::mem::offset_of!(CodedFewExperts, w) - 112usize];
     ["Offset of field: CodedFewExperts::steps"]
         [::std::mem::offset_of!(CodedFewExperts, steps) - 224usize];
-};
-#[doc = " How a matrix of two dimensions is copied by boxes: the driver's CUtensorMap."]
-#[repr(C)]
-#[repr(align(64))]
-#[derive(Debug, Copy, Clone)]
-pub struct TensorMap {
-    pub opaque: [u64; 16usize],
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of TensorMap"][::std::mem::size_of::<TensorMap>() - 128usize];
-    ["Alignment of TensorMap"][::std::mem::align_of::<TensorMap>() - 64usize];
-    ["Offset of field: TensorMap::opaque"][::std::mem::offset_of!(TensorMap, opaque) - 0usize];
 };
 #[doc = " A product by coded_wgmma or coded_experts: boxes of CODED_TILE / 2 rows of one block of codes,\n and (not of experts) of a tile's rows of x and 64 inputs, in swizzled panels (warpgroup.cuh)."]
 #[repr(C)]

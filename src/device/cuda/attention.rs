@@ -188,7 +188,6 @@ impl Cuda {
             sinks,
             slopes,
             seen: if both_ways { device.places.address } else { DevicePtr::NULL },
-            page_size: reserved.limits.page_size,
             slots: reserved.steps.device.slot_rows(self.slots.layout()),
             device,
             qkv: qkv.at(rows, width, "attend"),

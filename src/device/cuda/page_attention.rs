@@ -58,8 +58,8 @@ impl PageAttention {
             let KvRow::Heads { kv_heads, head_dim } = *kind else {
                 return Err(internal!("pages of heads and of latent vectors"));
             };
-            let kv = limits.kv.dtype;
-            shapes.push(Attention::new(context, kernels, dtype, kv, kv_heads, head_dim)?);
+            let heads = [kv_heads, head_dim];
+            shapes.push(Attention::new(context, kernels, dtype, limits, heads)?);
         }
         let shape_of = |row: &KvRow| kinds.iter().position(|kind| kind == row).unwrap_or(0);
         let of_layer = limits.kv.rows.iter().map(shape_of).collect();

@@ -2,16 +2,16 @@
 //! made and ships it with the step's input, `Cuda::attend` launches. It knows lengths, no values.
 //!
 //! Chunks of prompts and single tokens have kernels of their own, and so have pages of eight bits;
-//! one of the two for prompts needs Hopper's instructions (kernels/attention_prefill_sm90.cu). f32,
-//! head sizes without a tile, and the very first step (which learns the number of q heads) go to
-//! the plain kernel.
+//! those that need Hopper's instructions (kernels/attention_prefill_sm90.cu, attention_ring_sm90.cu).
+//! f32, head sizes without a tile, and the very first step (which learns the number of q heads) go
+//! to the plain kernel.
 //!
 //! The list lies at the front of the step's input, so its address never changes, and the grid of
 //! single tokens depends on the card alone: one recorded launch fits all decode steps.
 
 use std::sync::Arc;
 
-use super::abi::{self, PagedAttention};
+use super::abi::{self, PagedAttention, RingAttention};
 use super::context::Context;
 use super::device_ptr::DevicePtr;
 use super::graphs;
@@ -19,9 +19,10 @@ use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
 use super::steps::OnDevice;
+use super::tensor_map::Matrix;
 use super::worklist::{KeysEnd, Tiling, WorkList, PARTS_PER_BLOCK};
 use crate::device::batch::BatchChunk;
-use crate::device::{AttnSpec, DType, KvType};
+use crate::device::{AttnSpec, DType, DeviceLimits, KvType};
 use crate::error::{Error, Result};
 
 const TILE_KEYS: usize = abi::TILE_KEYS as usize;
@@ -38,9 +39,9 @@ const CHUNK_TURNED_STAGES: usize = 2;
 const SPLIT_WARPS: usize = abi::SPLIT_THREADS as usize / 32;
 /// The kernels' own, beside the stages.
 const STATIC_SHARED_BYTES: usize = 1024;
-/// The architecture of kernels/attention_prefill_sm90.cu.
-const PROMPT_CAPABILITY: u32 = 90;
-/// Its own stages: a K and a V each.
+/// The architecture of kernels/attention_prefill_sm90.cu and attention_ring_sm90.cu.
+const HOPPER: u32 = 90;
+/// The former's own stages: a K and a V each.
 const PROMPT_STAGES: usize = abi::PROMPT_STAGES as usize;
 /// Blocks of the split kernel that the card holds at once, at most, for arithmetic before a card is
 /// known.
@@ -62,7 +63,6 @@ pub struct AttendPages<'a> {
     pub slopes: DevicePtr,
     /// Keys that rows see beside those before them, or null.
     pub seen: DevicePtr,
-    pub page_size: usize,
     pub slots: abi::SlotRows,
     pub device: &'a OnDevice,
     pub qkv: DevicePtr,
@@ -85,6 +85,8 @@ struct Kinds<'a> {
     prompt: Option<&'a Kernel<PagedAttention>>,
     /// 16 packed rows.
     split: &'a Kernel<PagedAttention>,
+    /// The same by a ring of copied boxes.
+    ring: Option<&'a Kernel<RingAttention>>,
 }
 
 pub struct Attention {
@@ -96,6 +98,11 @@ pub struct Attention {
     group: Option<usize>,
     chunk: Shape,
     split: Shape,
+    /// Of the ring, where that takes the place of the split kernel.
+    ring: Option<Shape>,
+    page_size: usize,
+    /// K or V of heads in a layer's pool.
+    pool_rows: usize,
     /// Blocks of the split kernel per KV head: together as many as the card holds at once.
     split_blocks: usize,
     list: WorkList,
@@ -112,10 +119,11 @@ impl Attention {
         context: &Arc<Context>,
         kernels: &Kernels,
         dtype: DType,
-        kv: KvType,
-        kv_heads: usize,
-        dim: usize,
+        limits: &DeviceLimits,
+        [kv_heads, dim]: [usize; 2],
     ) -> Result<Attention> {
+        let (kv, page_size) = (limits.kv.dtype, limits.page_size);
+        let pool_rows = limits.pages * page_size * 2 * kv_heads;
         let kv_heads = kv_heads.max(1);
         let fits = |shape: &Shape| shape.shared_bytes + STATIC_SHARED_BYTES <= context.shared_bytes;
         let split = Shape::split(kv, dim);
@@ -133,11 +141,20 @@ impl Attention {
         }
 
         let tiled = kinds.is_some();
-        let resident = match &kinds {
-            Some(kinds) => {
+        // A box lies on one page, and rows have numbers of 31 bits.
+        let boxes = page_size.is_multiple_of(abi::RING_BOX_KEYS as usize);
+        let boxes = boxes && i32::try_from(pool_rows).is_ok();
+        let ring_kernel = kinds.as_ref().and_then(|kinds| kinds.ring).filter(|_| boxes);
+        let ring = ring_kernel.map(|_| Shape::ring(dim));
+        let resident = match (&kinds, ring_kernel, ring) {
+            (_, Some(kernel), Some(ring)) => {
+                kernel.allow_shared(ring.shared_bytes)?;
+                kernel.resident_blocks(context, abi::RING_THREADS, ring.shared_bytes)?
+            }
+            (Some(kinds), ..) => {
                 kinds.split.resident_blocks(context, abi::SPLIT_THREADS, split.shared_bytes)?
             }
-            None => 0,
+            (None, ..) => 0,
         };
         let split_blocks = (resident.min(MOST_BLOCKS) / kv_heads).max(1);
 
@@ -151,6 +168,9 @@ impl Attention {
             group: None,
             chunk,
             split,
+            ring,
+            page_size,
+            pool_rows,
             split_blocks,
             list: WorkList::default(),
             list_start: 0,
@@ -204,47 +224,62 @@ impl Attention {
     }
 
     fn run_tiles(&self, context: &Context, kinds: Kinds<'_>, call: &AttendPages<'_>) -> Result<()> {
-        let AttendPages { spec, device, .. } = *call;
+        let kv_heads = call.spec.kv_heads;
         let WorkList { prompt_tiles, split, .. } = self.list;
-        let scales = Scales::of(spec, self.kv);
-        let split_blocks = if split { self.split_blocks } else { 0 };
-        let launches = [
-            (kinds.prompts(), prompt_tiles, abi::CHUNK_THREADS, self.chunk),
-            (kinds.split, split_blocks, abi::SPLIT_THREADS, self.split),
-        ];
-
-        let mut items = device.input.address.offset_words(self.list_start);
-        for (kernel, count, threads, shape) in launches {
-            let parameters = PagedAttention {
-                items,
-                qkv: call.qkv,
-                position: device.position.address,
-                slots: call.slots,
-                pool: call.pool,
-                sinks: call.sinks,
-                out: call.out,
-                parts: self.parts.address,
-                statistics: self.statistics.address,
-                arrivals: self.arrivals.address,
-                heads: spec.heads as u32,
-                kv_heads: spec.kv_heads as u32,
-                page_size: call.page_size as u32,
-                scale: scales.scores,
-                window: spec.window.unwrap_or(0) as u32,
-                softcap: spec.softcap.unwrap_or(0.0),
-                stages: shape.stages as u32,
-                kv: self.kv.into(),
-                value_scale: scales.values,
-                chunk: spec.chunk.unwrap_or(0) as u32,
-                row_width: spec.row_width() as u32,
-                unused: 0,
-                seen: call.seen,
-            };
-            let blocks = [count, spec.kv_heads];
-            kernel.launch_shared(context, blocks, threads, shape.shared_bytes, &parameters)?;
-            items = items.offset_bytes(count * size_of::<abi::WorkItem>());
+        let items = call.device.input.address.offset_words(self.list_start);
+        let prompts = self.parameters(call, items, self.chunk);
+        let (blocks, shared) = ([prompt_tiles, kv_heads], self.chunk.shared_bytes);
+        kinds.prompts().launch_shared(context, blocks, abi::CHUNK_THREADS, shared, &prompts)?;
+        if !split {
+            return Ok(());
         }
-        Ok(())
+
+        let items = items.offset_bytes(prompt_tiles * size_of::<abi::WorkItem>());
+        let blocks = [self.split_blocks, kv_heads];
+        if let (Some(kernel), Some(shape)) = (kinds.ring, self.ring) {
+            let row_bytes = call.spec.head_dim * DType::BF16.bytes();
+            let (columns, rows) = (call.spec.head_dim, self.pool_rows);
+            let pool = Matrix { first: call.pool, columns, rows, row_bytes };
+            let parameters = RingAttention {
+                pool: pool.whole_rows(self.kv.plain(), abi::RING_BOX_KEYS as usize)?,
+                attention: self.parameters(call, items, shape),
+            };
+            let shared = shape.shared_bytes;
+            return kernel.launch_shared(context, blocks, abi::RING_THREADS, shared, &parameters);
+        }
+        let parameters = self.parameters(call, items, self.split);
+        let shared = self.split.shared_bytes;
+        kinds.split.launch_shared(context, blocks, abi::SPLIT_THREADS, shared, &parameters)
+    }
+
+    fn parameters(&self, call: &AttendPages<'_>, items: DevicePtr, shape: Shape) -> PagedAttention {
+        let AttendPages { spec, device, .. } = *call;
+        let scales = Scales::of(spec, self.kv);
+        PagedAttention {
+            items,
+            qkv: call.qkv,
+            position: device.position.address,
+            slots: call.slots,
+            pool: call.pool,
+            sinks: call.sinks,
+            out: call.out,
+            parts: self.parts.address,
+            statistics: self.statistics.address,
+            arrivals: self.arrivals.address,
+            heads: spec.heads as u32,
+            kv_heads: spec.kv_heads as u32,
+            page_size: self.page_size as u32,
+            scale: scales.scores,
+            window: spec.window.unwrap_or(0) as u32,
+            softcap: spec.softcap.unwrap_or(0.0),
+            stages: shape.stages as u32,
+            kv: self.kv.into(),
+            value_scale: scales.values,
+            chunk: spec.chunk.unwrap_or(0) as u32,
+            row_width: spec.row_width() as u32,
+            unused: 0,
+            seen: call.seen,
+        }
     }
 
     fn run_plain(
@@ -269,7 +304,7 @@ impl Attention {
             heads: spec.heads as u32,
             kv_heads: spec.kv_heads as u32,
             dim: spec.head_dim as u32,
-            page_size: call.page_size as u32,
+            page_size: self.page_size as u32,
             scale: scales.scores,
             window: spec.window.unwrap_or(0) as u32,
             softcap: spec.softcap.unwrap_or(0.0),
@@ -329,8 +364,15 @@ fn tile_kernels(k: &Kernels, kv: KvType, dim: usize) -> Option<Kinds<'_>> {
         (_, 256) => (&k.chunk_256, Some(&k.prompt_256), &k.split_256),
         _ => return None,
     };
-    let prompt = prompt.filter(|kernel| kernel.capability() == PROMPT_CAPABILITY);
-    Some(Kinds { chunk, prompt, split })
+    let ring = match (kv.plain(), dim) {
+        (Some(_), 64) => Some(&k.ring_64),
+        (Some(_), 128) => Some(&k.ring_128),
+        (Some(_), 256) => Some(&k.ring_256),
+        _ => None,
+    };
+    let prompt = prompt.filter(|kernel| kernel.capability() == HOPPER);
+    let ring = ring.filter(|kernel| kernel.capability() == HOPPER);
+    Some(Kinds { chunk, prompt, split, ring })
 }
 
 /// What the kernels multiply scores and results with: the scales of pages of eight bits are part of
@@ -378,6 +420,15 @@ impl Shape {
             }
         };
         Shape { stages, shared_bytes: merge_bytes.max(stages * stage_bytes) }
+    }
+
+    /// Of the ring: its slots, what aligns them, and the rows that warps merge at once.
+    fn ring(dim: usize) -> Shape {
+        let slots = if dim == 64 { abi::RING_SLOTS_OF_64 } else { abi::RING_SLOTS } as usize;
+        let merge_bytes = SPLIT_WARPS * abi::RING_MERGED_ROWS as usize * (dim + 4 + 2) * 4;
+        let slot_bytes = TILE_KEYS * dim * DType::BF16.bytes();
+        let shared_bytes = abi::RING_ALIGNMENT as usize + slots * slot_bytes + merge_bytes;
+        Shape { stages: slots, shared_bytes }
     }
 
     /// Of the chunk kernel: the better shape, and the one for cards where it does not fit.

@@ -36,6 +36,15 @@ impl Matrix {
         self.boxes(kind, columns, rows, SWIZZLED)
     }
 
+    /// The same where the panels of a box's rows are copied one right after the other. L2 then
+    /// fetches 128 bytes at a time: with 256 attention over 64 x 2048 keys takes 8 % longer.
+    pub fn whole_rows(&self, act: Option<DType>, rows: usize) -> Result<TensorMap> {
+        let (kind, columns) = panel_of(act)?;
+        let (sizes, extent) = (self.sizes(), [columns as u32, rows as u32]);
+        let at_once = sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B;
+        encode(kind, self.first, sizes, [self.row_bytes as u64], extent, SWIZZLED, at_once)
+    }
+
     /// The same of the two halves of the rows: eights of both take turns, `rows` in all. The rows
     /// are a multiple of 16.
     pub fn eights(&self, act: Option<DType>, rows: usize) -> Result<TensorMap> {
@@ -48,6 +57,7 @@ impl Matrix {
             [row_bytes, half as u64 * row_bytes, 8 * row_bytes],
             [columns as u32, 8, 2, rows as u32 / 16],
             SWIZZLED,
+            AHEAD,
         )
     }
 
@@ -58,12 +68,18 @@ impl Matrix {
         rows: usize,
         swizzle: sys::CUtensorMapSwizzle,
     ) -> Result<TensorMap> {
-        let sizes = [self.columns as u64, self.rows as u64];
-        let extent = [columns as u32, rows as u32];
-        encode(kind, self.first, sizes, [self.row_bytes as u64], extent, swizzle)
+        let (sizes, extent) = (self.sizes(), [columns as u32, rows as u32]);
+        encode(kind, self.first, sizes, [self.row_bytes as u64], extent, swizzle, AHEAD)
+    }
+
+    fn sizes(&self) -> [u64; 2] {
+        [self.columns as u64, self.rows as u64]
     }
 }
 
+/// What L2 fetches at once: what the next box has of the same rows, too.
+const AHEAD: sys::CUtensorMapL2promotion =
+    sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B;
 const SWIZZLED: sys::CUtensorMapSwizzle = sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B;
 
 /// What a panel's elements are, and how many a row of it has.
@@ -85,6 +101,7 @@ fn encode<const N: usize, const STRIDES: usize>(
     strides: [u64; STRIDES],
     extent: [u32; N],
     swizzle: sys::CUtensorMapSwizzle,
+    at_once: sys::CUtensorMapL2promotion,
 ) -> Result<TensorMap> {
     const { assert!(STRIDES + 1 == N) };
     // SAFETY: a plain C struct of integers, for which zero is a value.
@@ -104,7 +121,7 @@ fn encode<const N: usize, const STRIDES: usize>(
             every.as_ptr(),
             sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
             swizzle,
-            sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+            at_once,
             sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         )
     };

@@ -258,11 +258,6 @@ struct CodedFewExperts {
   DEVICE(const float) steps;  // Null: 1
 };
 
-// How a matrix of two dimensions is copied by boxes: the driver's CUtensorMap.
-struct alignas(64) TensorMap {
-  u64 opaque[16];
-};
-
 // A product by coded_wgmma or coded_experts: boxes of CODED_TILE / 2 rows of one block of codes,
 // and (not of experts) of a tile's rows of x and 64 inputs, in swizzled panels (warpgroup.cuh).
 struct CodedTiles {

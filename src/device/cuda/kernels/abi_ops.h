@@ -383,6 +383,26 @@ struct PagedAttention {
   DEVICE(const u32) seen;  // As in AttendRows.
 };
 
+// The kernels of attention_ring_sm90.cu. Keys of a box; threads: those that multiply and the warp
+// that copies. Slots of the ring, each a tile of K or V: of 64 elements, and of more.
+constexpr u32 RING_BOX_KEYS = 16;
+constexpr u32 RING_THREADS = SPLIT_THREADS + 32;
+constexpr u32 RING_SLOTS_OF_64 = 12;
+constexpr u32 RING_SLOTS = 6;
+// Packed rows that warps merge at once, and bytes that align the ring.
+constexpr u32 RING_MERGED_ROWS = 4;
+constexpr u32 RING_ALIGNMENT = 1024;
+
+// A matrix's boxes as the GPU copies them: the driver's CUtensorMap.
+struct alignas(64) TensorMap {
+  u64 opaque[16];
+};
+
+struct RingAttention {
+  TensorMap pool;  // A row for each K or V of a head; boxes of RING_BOX_KEYS keys, 128 bytes each.
+  PagedAttention attention;
+};
+
 // ---- Experts (experts.cu) ----
 
 constexpr u32 MAX_EXPERTS = 1024;

@@ -13,7 +13,7 @@
 //
 // attention_mma.cu has the plan of it all, attention_fp8.cu the pages of eight bits.
 #pragma once
-#include "attention_mma.cuh"
+#include "attention_parts.cuh"
 
 #define KEYS TILE_KEYS
 
@@ -83,7 +83,8 @@ struct KeyRange {
     fresh = c.position[item->first_row];
     from = item->keys_from;
     to = item->keys_to;
-    from = max(from, first.from);
+    // Else nothing that is read by way of `from` waits for the position.
+    if (c.window || c.chunk) from = max(from, first.from);
     tiles = from < to ? (to - from + KEYS - 1) / KEYS : 0;
   }
   // Whether a row may not see all of the tile that starts at this key.
@@ -380,6 +381,7 @@ struct Tile {
     const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
+      if (row(half) >= count) continue;
       const u32 r = wn * SPLIT_ROWS + row(half);
 #pragma unroll
       for (int t = 0; t < DT; t++) {
@@ -420,75 +422,6 @@ struct Tile {
   }
 };
 
-// What other blocks wrote: from L2, where this multiprocessor's L1 cannot be stale.
-__device__ __forceinline__ float far(const float* p) {
-  float x;
-  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x) : "l"(p) : "memory");
-  return x;
-}
-__device__ __forceinline__ float2 far(const float2* p) {
-  float2 x;
-  asm volatile("ld.global.cg.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "l"(p) : "memory");
-  return x;
-}
-
-// True for the block that finishes the last part of its rows: it sees what the others wrote.
-__device__ __forceinline__ bool last_to_arrive(const PagedAttention& c, const WorkItem* item) {
-  __shared__ bool last;
-  if (item->part == NO_PART) return false;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    u32* arrivals = c.arrivals + item->part * c.kv_heads + blockIdx.y;
-    last = atomicAdd(arrivals, 1) + 1 == item->pieces;
-    if (last) *arrivals = 0;
-  }
-  __syncthreads();
-  __threadfence();
-  return last;
-}
-
-// Join the parts of the packed rows of one sequence and KV head: a warp per row. First the weights
-// of all parts, a lane each, then the sums, whose loads depend on nothing and overlap.
-template <int D>
-__device__ void join(const PagedAttention& c, const WorkItem* item, u32 count, float value_scale) {
-  constexpr int PER_LANE = (D + 31) / 32;
-  const u32 kv = blockIdx.y, group = c.heads / c.kv_heads, lane = threadIdx.x % 32;
-  const u32 parts = item->pieces;
-  for (u32 r = threadIdx.x / 32; r < count; r += blockDim.x / 32) {
-    const u64 first = ((u64)item->part * c.kv_heads + kv) * SPLIT_ROWS + r;
-    const u64 step = (u64)c.kv_heads * SPLIT_ROWS;
-    float peak = LOWEST, all = 0.f;
-    for (u32 p = lane; p < parts; p += 32)
-      peak = fmaxf(peak, far(c.statistics + first + p * step).x);
-#pragma unroll
-    for (int d = 16; d > 0; d /= 2) peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, d));
-    for (u32 p = lane; p < parts; p += 32) {
-      const float2 s = far(c.statistics + first + p * step);
-      all += s.y * exp2_fast(s.x - peak);
-    }
-    all = warp_sum(all);
-    float sum[PER_LANE] = {};
-#pragma unroll 8
-    for (u32 p = 0; p < parts; p++) {
-      const float share = exp2_fast(far(c.statistics + first + p * step).x - peak);
-      const float* part = c.parts + (first + p * step) * D;
-#pragma unroll
-      for (int i = 0; i < PER_LANE; i++)
-        if (D % 32 == 0 || i * 32 + lane < D) sum[i] += far(part + i * 32 + lane) * share;
-    }
-    const u32 packed = item->begin + r;
-    const u64 token = item->first_row + packed / group;
-    const u32 head = kv * group + packed % group;
-    all += weight_of_sink(c, head, peak);
-    act* to = c.out + (token * c.heads + head) * D;
-#pragma unroll
-    for (int i = 0; i < PER_LANE; i++)
-      if (D % 32 == 0 || i * 32 + lane < D)
-        to[i * 32 + lane] = from_f32<act>(sum[i] * value_scale / all);
-  }
-}
-
 // Single tokens. A block's first item has the block's number; an empty one means that there is
 // none. Behind it comes a product. Above its wait it reads what the step's first kernel wrote: work
 // lists, positions and page tables; and keys of earlier steps.
@@ -510,7 +443,8 @@ __device__ __forceinline__ void split(const PagedAttention& call) {
     if (first) t.template run<true>(call, item, count, call.stages, shared);
     else t.template run<false>(call, item, count, call.stages, shared);
     t.merge(call, item, count, reinterpret_cast<float*>(dynamic_shared));
-    if (last_to_arrive(call, item)) join<D>(call, item, count, call.value_scale * Pages::UNIT);
+    if (last_to_arrive<WholeBlock>(call, item))
+      join<D, 16>(call, item, count, call.value_scale * Pages::UNIT);
     if (next == 0) return;
     __syncthreads();
   }

@@ -1,0 +1,133 @@
+// Single tokens whose keys are cut among blocks: which block is the last to finish its part of some
+// rows, and how it joins the parts. Of attention_tile.cuh's kernels and attention_ring_sm90.cu.
+// `Block` says how the threads that call these meet.
+#pragma once
+#include "attention_mma.cuh"
+
+#if ACT != 0
+struct WholeBlock {
+  static __device__ __forceinline__ void meet() { __syncthreads(); }
+};
+
+// What other blocks wrote: from L2, where this multiprocessor's L1 cannot be stale.
+__device__ __forceinline__ float far(const float* p) {
+  float x;
+  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(x) : "l"(p) : "memory");
+  return x;
+}
+__device__ __forceinline__ float2 far(const float2* p) {
+  float2 x;
+  asm volatile("ld.global.cg.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "l"(p) : "memory");
+  return x;
+}
+__device__ __forceinline__ float4 far(const float4* p) {
+  float4 x;
+  asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+               : "l"(p)
+               : "memory");
+  return x;
+}
+
+// True for the block that finishes the last part of its rows: it sees what the others wrote. One
+// thread's fences count for all that met before and after it.
+template <class Block>
+__device__ __forceinline__ bool last_to_arrive(const PagedAttention& c, const WorkItem* item) {
+  __shared__ bool last;
+  if (item->part == NO_PART) return false;
+  Block::meet();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    u32* arrivals = c.arrivals + item->part * c.kv_heads + blockIdx.y;
+    last = atomicAdd(arrivals, 1) + 1 == item->pieces;
+    if (last) *arrivals = 0;
+    __threadfence();
+  }
+  Block::meet();
+  return last;
+}
+
+__device__ __forceinline__ void scale(float4& x, float by) {
+  x.x *= by;
+  x.y *= by;
+  x.z *= by;
+  x.w *= by;
+}
+__device__ __forceinline__ void add_scaled(float4& sum, const float4& x, float by) {
+  sum.x += x.x * by;
+  sum.y += x.y * by;
+  sum.z += x.z * by;
+  sum.w += x.w * by;
+}
+__device__ __forceinline__ void store4(act* to, const float4& x, float unit) {
+  *reinterpret_cast<uint2*>(to) =
+      make_uint2(pack_act(x.x * unit, x.y * unit), pack_act(x.z * unit, x.w * unit));
+}
+
+// Join the parts of the packed rows of one sequence and KV head: a warp per row, four elements a
+// lane. Parts are taken 32 at a time, whose weights lie with the lanes, and VECTORS_AT_ONCE are
+// read at once: each read takes as long as L2 does, and a loop with one read a round has taken
+// 6.5 us of 44 (one sequence of 32 000 keys on an H200).
+template <int D, int VECTORS_AT_ONCE>
+__device__ void join(const PagedAttention& c, const WorkItem* item, u32 count, float value_scale) {
+  constexpr int VECTORS = D / 4, PER_LANE = (VECTORS + 31) / 32, AT_ONCE = VECTORS_AT_ONCE / PER_LANE;
+  const u32 kv = blockIdx.y, group = c.heads / c.kv_heads, lane = threadIdx.x % 32;
+  const u32 parts = item->pieces;
+  const u64 step = (u64)c.kv_heads * SPLIT_ROWS;
+  for (u32 r = threadIdx.x / 32; r < count; r += SPLIT_THREADS / 32) {
+    const u64 first = ((u64)item->part * c.kv_heads + kv) * SPLIT_ROWS + r;
+    const float2* statistics = c.statistics + first;
+    const float4* sums = reinterpret_cast<const float4*>(c.parts + first * D);
+    float peak = LOWEST, all = 0.f;
+    float4 sum[PER_LANE];
+#pragma unroll
+    for (int i = 0; i < PER_LANE; i++) sum[i] = make_float4(0.f, 0.f, 0.f, 0.f);
+    for (u32 begin = 0; begin < parts; begin += 32) {
+      const u32 n = min(parts - begin, 32u);
+      float2 own = far(statistics + (begin + min(lane, n - 1)) * step);
+      if (lane >= n) own = make_float2(LOWEST, 0.f);
+      float share = 0.f;
+#pragma unroll 1
+      for (u32 p = 0; p < n; p += AT_ONCE) {
+        float4 x[AT_ONCE][PER_LANE];
+#pragma unroll
+        for (int j = 0; j < AT_ONCE; j++) {
+#pragma unroll
+          for (int i = 0; i < PER_LANE; i++) {
+            const u32 v = i * 32 + lane;
+            x[j][i] = make_float4(0.f, 0.f, 0.f, 0.f);
+            if (p + j < n && (VECTORS % 32 == 0 || v < VECTORS))
+              x[j][i] = far(sums + (begin + p + j) * step * VECTORS + v);
+          }
+        }
+        if (p == 0) {
+          float top = own.x;
+#pragma unroll
+          for (int d = 16; d > 0; d /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, d));
+          top = fmaxf(top, peak);
+          const float shrink = exp2_fast(peak - top);
+          peak = top;
+          share = exp2_fast(own.x - top);
+          all = all * shrink + own.y * share;
+#pragma unroll
+          for (int i = 0; i < PER_LANE; i++) scale(sum[i], shrink);
+        }
+#pragma unroll
+        for (int j = 0; j < AT_ONCE; j++) {
+          const float weight = __shfl_sync(~0u, share, (p + j) % 32);
+#pragma unroll
+          for (int i = 0; i < PER_LANE; i++) add_scaled(sum[i], x[j][i], weight);
+        }
+      }
+    }
+    const u32 packed = item->begin + r, head = kv * group + packed % group;
+    const float unit = value_scale / (warp_sum(all) + weight_of_sink(c, head, peak));
+    act* to = c.out + ((item->first_row + packed / group) * (u64)c.heads + head) * D;
+#pragma unroll
+    for (int i = 0; i < PER_LANE; i++) {
+      const u32 v = i * 32 + lane;
+      if (VECTORS % 32 == 0 || v < VECTORS) store4(to + v * 4, sum[i], unit);
+    }
+  }
+}
+#endif
