@@ -65,12 +65,12 @@ __device__ __forceinline__ void store4(act* to, const float4& x, float unit) {
 }
 
 // Join the parts of the packed rows of one sequence and KV head: a warp per row, four elements a
-// lane. Parts are taken 32 at a time, whose weights lie with the lanes, and VECTORS_AT_ONCE are
-// read at once: each read takes as long as L2 does, and a loop with one read a round has taken
-// 6.5 us of 44 (one sequence of 32 000 keys on an H200).
-template <int D, int VECTORS_AT_ONCE>
+// lane. Parts are taken 32 at a time, whose weights lie with the lanes, and 16 vectors are read at
+// once: a read takes as long as L2 does, and a loop that read some parts one by one took 6.5 us of
+// 44 (a sequence of 32 000 keys on an H200). With 32 at once registers run out: 1 us more.
+template <int D>
 __device__ void join(const PagedAttention& c, const WorkItem* item, u32 count, float value_scale) {
-  constexpr int VECTORS = D / 4, PER_LANE = (VECTORS + 31) / 32, AT_ONCE = VECTORS_AT_ONCE / PER_LANE;
+  constexpr int VECTORS = D / 4, PER_LANE = (VECTORS + 31) / 32, AT_ONCE = 16 / PER_LANE;
   const u32 kv = blockIdx.y, group = c.heads / c.kv_heads, lane = threadIdx.x % 32;
   const u32 parts = item->pieces;
   const u64 step = (u64)c.kv_heads * SPLIT_ROWS;

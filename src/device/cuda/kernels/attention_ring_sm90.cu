@@ -222,7 +222,7 @@ __device__ __forceinline__ void attend_items(const PagedAttention& c, Ring<D> ri
     if (first) await();
     if (count <= NarrowTile<D>::ROWS) attend_item<D, NarrowTile<D>>(c, item, count, ring, merged);
     else attend_item<D, WideTile<D>>(c, item, count, ring, merged);
-    if (last_to_arrive<Multipliers>(c, item)) join<D, 32>(c, item, count, c.value_scale);
+    if (last_to_arrive<Multipliers>(c, item)) join<D>(c, item, count, c.value_scale);
     if (next == 0) return;
     Multipliers::meet();
   }

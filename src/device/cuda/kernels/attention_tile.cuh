@@ -444,7 +444,7 @@ __device__ __forceinline__ void split(const PagedAttention& call) {
     else t.template run<false>(call, item, count, call.stages, shared);
     t.merge(call, item, count, reinterpret_cast<float*>(dynamic_shared));
     if (last_to_arrive<WholeBlock>(call, item))
-      join<D, 16>(call, item, count, call.value_scale * Pages::UNIT);
+      join<D>(call, item, count, call.value_scale * Pages::UNIT);
     if (next == 0) return;
     __syncthreads();
   }
