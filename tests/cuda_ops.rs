@@ -85,12 +85,16 @@ fn embed_and_positions() {
 #[test]
 fn norms() {
     let kinds = [NormKind::Rms, NormKind::RmsPlusOne, NormKind::Layer];
+    // Of 256 rows and more a thread has several parts of a row, where the row allows it.
+    let few = [(1, 64), (7, 63), (33, 4096), (4, 8200), (130, 80)];
+    let many = [(256, 4096), (300, 2888), (257, 63), (256, 8200), (259, 8)];
+    let setup = Setup { step_tokens: 300, max_model_len: 512, ..Setup::default() };
     each_type(|dtype| {
-        for (rows, width) in [(1, 64), (7, 63), (33, 4096), (4, 8200), (130, 80)] {
+        for (rows, width) in few.into_iter().chain(many) {
             for kind in kinds {
                 for bias in [false, true] {
                     let case = format!("norm {kind:?} {rows} x {width} bias {bias}");
-                    compare!(dtype, &Setup::default(), &case, 1.0, |b| {
+                    compare!(dtype, &setup, &case, 1.0, |b| {
                         let mut x = b.input(rows, width, 3);
                         let delta = b.input(rows, width, 4);
                         let mut out = b.tensor(rows, width);

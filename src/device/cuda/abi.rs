@@ -789,168 +789,6 @@ const _: () = {
     ["Offset of field: Pool::kind"][::std::mem::offset_of!(Pool, kind) - 32usize];
     ["Offset of field: Pool::width"][::std::mem::offset_of!(Pool, width) - 36usize];
 };
-#[doc = " ---- Norms (norm.cu) ----"]
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct NormRows {
-    #[doc = " \\[rows, width]"]
-    pub x: DevicePtr,
-    #[doc = " \\[width]"]
-    pub weight: DevicePtr,
-    #[doc = " \\[width], or null"]
-    pub bias: DevicePtr,
-    #[doc = " \\[rows, width]"]
-    pub out: DevicePtr,
-    #[doc = " \\[rows, width]"]
-    pub codes: DevicePtr,
-    #[doc = " \\[rows, padded_width]"]
-    pub bytes: DevicePtr,
-    #[doc = " \\[rows]"]
-    pub steps: DevicePtr,
-    pub width: u32,
-    pub padded_width: u32,
-    pub eps: f32,
-    pub kind: NormKind,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of NormRows"][::std::mem::size_of::<NormRows>() - 72usize];
-    ["Alignment of NormRows"][::std::mem::align_of::<NormRows>() - 8usize];
-    ["Offset of field: NormRows::x"][::std::mem::offset_of!(NormRows, x) - 0usize];
-    ["Offset of field: NormRows::weight"][::std::mem::offset_of!(NormRows, weight) - 8usize];
-    ["Offset of field: NormRows::bias"][::std::mem::offset_of!(NormRows, bias) - 16usize];
-    ["Offset of field: NormRows::out"][::std::mem::offset_of!(NormRows, out) - 24usize];
-    ["Offset of field: NormRows::codes"][::std::mem::offset_of!(NormRows, codes) - 32usize];
-    ["Offset of field: NormRows::bytes"][::std::mem::offset_of!(NormRows, bytes) - 40usize];
-    ["Offset of field: NormRows::steps"][::std::mem::offset_of!(NormRows, steps) - 48usize];
-    ["Offset of field: NormRows::width"][::std::mem::offset_of!(NormRows, width) - 56usize];
-    ["Offset of field: NormRows::padded_width"]
-        [::std::mem::offset_of!(NormRows, padded_width) - 60usize];
-    ["Offset of field: NormRows::eps"][::std::mem::offset_of!(NormRows, eps) - 64usize];
-    ["Offset of field: NormRows::kind"][::std::mem::offset_of!(NormRows, kind) - 68usize];
-};
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct AddNorm {
-    #[doc = " \\[rows, width]"]
-    pub delta: DevicePtr,
-    #[doc = " \\[rows, width], becomes the sum"]
-    pub residual: DevicePtr,
-    #[doc = " \\[width]"]
-    pub weight: DevicePtr,
-    #[doc = " \\[width], or null"]
-    pub bias: DevicePtr,
-    #[doc = " \\[rows, width]; null: codes or bytes are all that is wanted of rows that a block holds."]
-    pub out: DevicePtr,
-    #[doc = " As in NormRows."]
-    pub codes: DevicePtr,
-    pub bytes: DevicePtr,
-    pub steps: DevicePtr,
-    pub width: u32,
-    pub padded_width: u32,
-    pub eps: f32,
-    pub kind: NormKind,
-    #[doc = " \\[width], added to delta by add_norm alone; or null"]
-    pub delta_bias: DevicePtr,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of AddNorm"][::std::mem::size_of::<AddNorm>() - 88usize];
-    ["Alignment of AddNorm"][::std::mem::align_of::<AddNorm>() - 8usize];
-    ["Offset of field: AddNorm::delta"][::std::mem::offset_of!(AddNorm, delta) - 0usize];
-    ["Offset of field: AddNorm::residual"][::std::mem::offset_of!(AddNorm, residual) - 8usize];
-    ["Offset of field: AddNorm::weight"][::std::mem::offset_of!(AddNorm, weight) - 16usize];
-    ["Offset of field: AddNorm::bias"][::std::mem::offset_of!(AddNorm, bias) - 24usize];
-    ["Offset of field: AddNorm::out"][::std::mem::offset_of!(AddNorm, out) - 32usize];
-    ["Offset of field: AddNorm::codes"][::std::mem::offset_of!(AddNorm, codes) - 40usize];
-    ["Offset of field: AddNorm::bytes"][::std::mem::offset_of!(AddNorm, bytes) - 48usize];
-    ["Offset of field: AddNorm::steps"][::std::mem::offset_of!(AddNorm, steps) - 56usize];
-    ["Offset of field: AddNorm::width"][::std::mem::offset_of!(AddNorm, width) - 64usize];
-    ["Offset of field: AddNorm::padded_width"]
-        [::std::mem::offset_of!(AddNorm, padded_width) - 68usize];
-    ["Offset of field: AddNorm::eps"][::std::mem::offset_of!(AddNorm, eps) - 72usize];
-    ["Offset of field: AddNorm::kind"][::std::mem::offset_of!(AddNorm, kind) - 76usize];
-    ["Offset of field: AddNorm::delta_bias"][::std::mem::offset_of!(AddNorm, delta_bias) - 80usize];
-};
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct AddRows {
-    #[doc = " \\[rows, width]"]
-    pub delta: DevicePtr,
-    #[doc = " \\[rows, width], becomes the sum"]
-    pub residual: DevicePtr,
-    pub width: u32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of AddRows"][::std::mem::size_of::<AddRows>() - 24usize];
-    ["Alignment of AddRows"][::std::mem::align_of::<AddRows>() - 8usize];
-    ["Offset of field: AddRows::delta"][::std::mem::offset_of!(AddRows, delta) - 0usize];
-    ["Offset of field: AddRows::residual"][::std::mem::offset_of!(AddRows, residual) - 8usize];
-    ["Offset of field: AddRows::width"][::std::mem::offset_of!(AddRows, width) - 16usize];
-};
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct NormParts {
-    #[doc = " Part p of row r lies at x + r * stride + first + p * width; in place."]
-    pub x: DevicePtr,
-    #[doc = " \\[width], part p's at weight + p * weight_step"]
-    pub weight: DevicePtr,
-    #[doc = " Null, or of an RMS norm over the elements of all ranks: their sums of squares, \\[rows, 2], of\n which the first counts."]
-    pub squares: DevicePtr,
-    pub stride: u32,
-    pub first: u32,
-    pub width: u32,
-    pub eps: f32,
-    pub kind: NormKind,
-    #[doc = " Elements of `squares`."]
-    pub count: f32,
-    pub weight_step: u32,
-    pub unused: u32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of NormParts"][::std::mem::size_of::<NormParts>() - 56usize];
-    ["Alignment of NormParts"][::std::mem::align_of::<NormParts>() - 8usize];
-    ["Offset of field: NormParts::x"][::std::mem::offset_of!(NormParts, x) - 0usize];
-    ["Offset of field: NormParts::weight"][::std::mem::offset_of!(NormParts, weight) - 8usize];
-    ["Offset of field: NormParts::squares"][::std::mem::offset_of!(NormParts, squares) - 16usize];
-    ["Offset of field: NormParts::stride"][::std::mem::offset_of!(NormParts, stride) - 24usize];
-    ["Offset of field: NormParts::first"][::std::mem::offset_of!(NormParts, first) - 28usize];
-    ["Offset of field: NormParts::width"][::std::mem::offset_of!(NormParts, width) - 32usize];
-    ["Offset of field: NormParts::eps"][::std::mem::offset_of!(NormParts, eps) - 36usize];
-    ["Offset of field: NormParts::kind"][::std::mem::offset_of!(NormParts, kind) - 40usize];
-    ["Offset of field: NormParts::count"][::std::mem::offset_of!(NormParts, count) - 44usize];
-    ["Offset of field: NormParts::weight_step"]
-        [::std::mem::offset_of!(NormParts, weight_step) - 48usize];
-    ["Offset of field: NormParts::unused"][::std::mem::offset_of!(NormParts, unused) - 52usize];
-};
-#[doc = " Of each row of x the sum of squares of the first `q_width` elements, and of the `k_width` behind."]
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct SquareParts {
-    pub x: DevicePtr,
-    #[doc = " \\[rows, 2]"]
-    pub squares: DevicePtr,
-    pub stride: u32,
-    pub q_width: u32,
-    pub k_width: u32,
-    pub unused: u32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of SquareParts"][::std::mem::size_of::<SquareParts>() - 32usize];
-    ["Alignment of SquareParts"][::std::mem::align_of::<SquareParts>() - 8usize];
-    ["Offset of field: SquareParts::x"][::std::mem::offset_of!(SquareParts, x) - 0usize];
-    ["Offset of field: SquareParts::squares"]
-        [::std::mem::offset_of!(SquareParts, squares) - 8usize];
-    ["Offset of field: SquareParts::stride"][::std::mem::offset_of!(SquareParts, stride) - 16usize];
-    ["Offset of field: SquareParts::q_width"]
-        [::std::mem::offset_of!(SquareParts, q_width) - 20usize];
-    ["Offset of field: SquareParts::k_width"]
-        [::std::mem::offset_of!(SquareParts, k_width) - 24usize];
-    ["Offset of field: SquareParts::unused"][::std::mem::offset_of!(SquareParts, unused) - 28usize];
-};
 #[doc = " ---- What follows a product (activation.cu) ----"]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -2533,6 +2371,171 @@ const _: () = {
     ["Offset of field: WeighInputs::out"][::std::mem::offset_of!(WeighInputs, out) - 16usize];
     ["Offset of field: WeighInputs::width"][::std::mem::offset_of!(WeighInputs, width) - 24usize];
     ["Offset of field: WeighInputs::unused"][::std::mem::offset_of!(WeighInputs, unused) - 28usize];
+};
+#[doc = " Where rows are many: eights of columns that a thread of a norm has, and threads at most, for rows\n of up to NORM_MANY_COLUMNS, a multiple of eight."]
+pub const NORM_GROUPS: u32 = 2;
+pub const NORM_MANY_THREADS: u32 = 512;
+pub const NORM_MANY_COLUMNS: u32 = 8192;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct NormRows {
+    #[doc = " \\[rows, width]"]
+    pub x: DevicePtr,
+    #[doc = " \\[width]"]
+    pub weight: DevicePtr,
+    #[doc = " \\[width], or null"]
+    pub bias: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub out: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub codes: DevicePtr,
+    #[doc = " \\[rows, padded_width]"]
+    pub bytes: DevicePtr,
+    #[doc = " \\[rows]"]
+    pub steps: DevicePtr,
+    pub width: u32,
+    pub padded_width: u32,
+    pub eps: f32,
+    pub kind: NormKind,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of NormRows"][::std::mem::size_of::<NormRows>() - 72usize];
+    ["Alignment of NormRows"][::std::mem::align_of::<NormRows>() - 8usize];
+    ["Offset of field: NormRows::x"][::std::mem::offset_of!(NormRows, x) - 0usize];
+    ["Offset of field: NormRows::weight"][::std::mem::offset_of!(NormRows, weight) - 8usize];
+    ["Offset of field: NormRows::bias"][::std::mem::offset_of!(NormRows, bias) - 16usize];
+    ["Offset of field: NormRows::out"][::std::mem::offset_of!(NormRows, out) - 24usize];
+    ["Offset of field: NormRows::codes"][::std::mem::offset_of!(NormRows, codes) - 32usize];
+    ["Offset of field: NormRows::bytes"][::std::mem::offset_of!(NormRows, bytes) - 40usize];
+    ["Offset of field: NormRows::steps"][::std::mem::offset_of!(NormRows, steps) - 48usize];
+    ["Offset of field: NormRows::width"][::std::mem::offset_of!(NormRows, width) - 56usize];
+    ["Offset of field: NormRows::padded_width"]
+        [::std::mem::offset_of!(NormRows, padded_width) - 60usize];
+    ["Offset of field: NormRows::eps"][::std::mem::offset_of!(NormRows, eps) - 64usize];
+    ["Offset of field: NormRows::kind"][::std::mem::offset_of!(NormRows, kind) - 68usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AddNorm {
+    #[doc = " \\[rows, width]"]
+    pub delta: DevicePtr,
+    #[doc = " \\[rows, width], becomes the sum"]
+    pub residual: DevicePtr,
+    #[doc = " \\[width]"]
+    pub weight: DevicePtr,
+    #[doc = " \\[width], or null"]
+    pub bias: DevicePtr,
+    #[doc = " \\[rows, width]; null: codes or bytes are all that is wanted of rows that a block holds."]
+    pub out: DevicePtr,
+    #[doc = " As in NormRows."]
+    pub codes: DevicePtr,
+    pub bytes: DevicePtr,
+    pub steps: DevicePtr,
+    pub width: u32,
+    pub padded_width: u32,
+    pub eps: f32,
+    pub kind: NormKind,
+    #[doc = " \\[width], added to delta by add_norm alone; or null"]
+    pub delta_bias: DevicePtr,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AddNorm"][::std::mem::size_of::<AddNorm>() - 88usize];
+    ["Alignment of AddNorm"][::std::mem::align_of::<AddNorm>() - 8usize];
+    ["Offset of field: AddNorm::delta"][::std::mem::offset_of!(AddNorm, delta) - 0usize];
+    ["Offset of field: AddNorm::residual"][::std::mem::offset_of!(AddNorm, residual) - 8usize];
+    ["Offset of field: AddNorm::weight"][::std::mem::offset_of!(AddNorm, weight) - 16usize];
+    ["Offset of field: AddNorm::bias"][::std::mem::offset_of!(AddNorm, bias) - 24usize];
+    ["Offset of field: AddNorm::out"][::std::mem::offset_of!(AddNorm, out) - 32usize];
+    ["Offset of field: AddNorm::codes"][::std::mem::offset_of!(AddNorm, codes) - 40usize];
+    ["Offset of field: AddNorm::bytes"][::std::mem::offset_of!(AddNorm, bytes) - 48usize];
+    ["Offset of field: AddNorm::steps"][::std::mem::offset_of!(AddNorm, steps) - 56usize];
+    ["Offset of field: AddNorm::width"][::std::mem::offset_of!(AddNorm, width) - 64usize];
+    ["Offset of field: AddNorm::padded_width"]
+        [::std::mem::offset_of!(AddNorm, padded_width) - 68usize];
+    ["Offset of field: AddNorm::eps"][::std::mem::offset_of!(AddNorm, eps) - 72usize];
+    ["Offset of field: AddNorm::kind"][::std::mem::offset_of!(AddNorm, kind) - 76usize];
+    ["Offset of field: AddNorm::delta_bias"][::std::mem::offset_of!(AddNorm, delta_bias) - 80usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AddRows {
+    #[doc = " \\[rows, width]"]
+    pub delta: DevicePtr,
+    #[doc = " \\[rows, width], becomes the sum"]
+    pub residual: DevicePtr,
+    pub width: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AddRows"][::std::mem::size_of::<AddRows>() - 24usize];
+    ["Alignment of AddRows"][::std::mem::align_of::<AddRows>() - 8usize];
+    ["Offset of field: AddRows::delta"][::std::mem::offset_of!(AddRows, delta) - 0usize];
+    ["Offset of field: AddRows::residual"][::std::mem::offset_of!(AddRows, residual) - 8usize];
+    ["Offset of field: AddRows::width"][::std::mem::offset_of!(AddRows, width) - 16usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct NormParts {
+    #[doc = " Part p of row r lies at x + r * stride + first + p * width; in place."]
+    pub x: DevicePtr,
+    #[doc = " \\[width], part p's at weight + p * weight_step"]
+    pub weight: DevicePtr,
+    #[doc = " Null, or of an RMS norm over the elements of all ranks: their sums of squares, \\[rows, 2], of\n which the first counts."]
+    pub squares: DevicePtr,
+    pub stride: u32,
+    pub first: u32,
+    pub width: u32,
+    pub eps: f32,
+    pub kind: NormKind,
+    #[doc = " Elements of `squares`."]
+    pub count: f32,
+    pub weight_step: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of NormParts"][::std::mem::size_of::<NormParts>() - 56usize];
+    ["Alignment of NormParts"][::std::mem::align_of::<NormParts>() - 8usize];
+    ["Offset of field: NormParts::x"][::std::mem::offset_of!(NormParts, x) - 0usize];
+    ["Offset of field: NormParts::weight"][::std::mem::offset_of!(NormParts, weight) - 8usize];
+    ["Offset of field: NormParts::squares"][::std::mem::offset_of!(NormParts, squares) - 16usize];
+    ["Offset of field: NormParts::stride"][::std::mem::offset_of!(NormParts, stride) - 24usize];
+    ["Offset of field: NormParts::first"][::std::mem::offset_of!(NormParts, first) - 28usize];
+    ["Offset of field: NormParts::width"][::std::mem::offset_of!(NormParts, width) - 32usize];
+    ["Offset of field: NormParts::eps"][::std::mem::offset_of!(NormParts, eps) - 36usize];
+    ["Offset of field: NormParts::kind"][::std::mem::offset_of!(NormParts, kind) - 40usize];
+    ["Offset of field: NormParts::count"][::std::mem::offset_of!(NormParts, count) - 44usize];
+    ["Offset of field: NormParts::weight_step"]
+        [::std::mem::offset_of!(NormParts, weight_step) - 48usize];
+    ["Offset of field: NormParts::unused"][::std::mem::offset_of!(NormParts, unused) - 52usize];
+};
+#[doc = " Of each row of x the sum of squares of the first `q_width` elements, and of the `k_width` behind."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct SquareParts {
+    pub x: DevicePtr,
+    #[doc = " \\[rows, 2]"]
+    pub squares: DevicePtr,
+    pub stride: u32,
+    pub q_width: u32,
+    pub k_width: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SquareParts"][::std::mem::size_of::<SquareParts>() - 32usize];
+    ["Alignment of SquareParts"][::std::mem::align_of::<SquareParts>() - 8usize];
+    ["Offset of field: SquareParts::x"][::std::mem::offset_of!(SquareParts, x) - 0usize];
+    ["Offset of field: SquareParts::squares"]
+        [::std::mem::offset_of!(SquareParts, squares) - 8usize];
+    ["Offset of field: SquareParts::stride"][::std::mem::offset_of!(SquareParts, stride) - 16usize];
+    ["Offset of field: SquareParts::q_width"]
+        [::std::mem::offset_of!(SquareParts, q_width) - 20usize];
+    ["Offset of field: SquareParts::k_width"]
+        [::std::mem::offset_of!(SquareParts, k_width) - 24usize];
+    ["Offset of field: SquareParts::unused"][::std::mem::offset_of!(SquareParts, unused) - 28usize];
 };
 pub const MOST_RANKS: u32 = 8;
 pub const EXCHANGE_THREADS: u32 = 512;

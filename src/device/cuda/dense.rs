@@ -16,6 +16,19 @@ pub(super) fn norm_threads(width: usize) -> u32 {
     width.div_ceil(8).next_multiple_of(32).clamp(32, 1024) as u32
 }
 
+/// Rows from which a thread of a norm has several eights of columns: more rows are on their way at
+/// once then, where with few of them each is done sooner by more threads.
+const MANY_ROWS: usize = 256;
+
+/// Threads of a norm of so many rows by the kernels for many; None: they do not take them.
+fn threads_of_many(rows: usize, width: usize) -> Option<u32> {
+    let each = 8 * abi::NORM_GROUPS as usize;
+    let takes = rows >= MANY_ROWS
+        && width.is_multiple_of(8)
+        && (1..=abi::NORM_MANY_COLUMNS as usize).contains(&width);
+    takes.then(|| (width.div_ceil(each) as u32).next_multiple_of(32))
+}
+
 /// Columns of a row, a multiple of 8, that a norm's block holds from the first read to the last
 /// write, at most; what is made of others it reads again.
 const WIDEST_HELD: usize = 8 * 1024;
@@ -80,24 +93,24 @@ impl DenseOps for Cuda {
         let (rows, width) = (self.rows(), x.width);
         let to = out.to(rows, width, "norm");
         let made = self.made_of(rows, out);
-        self.kernels.norm_rows.launch(
-            &self.context,
-            [rows, 1],
-            norm_threads(width),
-            &abi::NormRows {
-                x: x.at(rows, width, "norm"),
-                weight: norm.weight.vector(width),
-                bias: norm_bias(norm, width),
-                out: to,
-                codes: made.codes,
-                bytes: made.bytes,
-                steps: made.steps,
-                width: width as u32,
-                padded_width: padded_inputs(width) as u32,
-                eps: norm.eps,
-                kind: norm.kind.into(),
-            },
-        )
+        let parameters = abi::NormRows {
+            x: x.at(rows, width, "norm"),
+            weight: norm.weight.vector(width),
+            bias: norm_bias(norm, width),
+            out: to,
+            codes: made.codes,
+            bytes: made.bytes,
+            steps: made.steps,
+            width: width as u32,
+            padded_width: padded_inputs(width) as u32,
+            eps: norm.eps,
+            kind: norm.kind.into(),
+        };
+        let (kernel, threads) = match threads_of_many(rows, width) {
+            Some(threads) => (&self.kernels.norm_rows_many, threads),
+            None => (&self.kernels.norm_rows, norm_threads(width)),
+        };
+        kernel.launch(&self.context, [rows, 1], threads, &parameters)
     }
 
     fn add_norm(
@@ -109,8 +122,7 @@ impl DenseOps for Cuda {
     ) -> Result<()> {
         let (rows, width) = (self.rows(), residual.width);
         let parameters = self.add_norm_of(norm, delta, residual, out);
-        let threads = norm_threads(width);
-        self.kernels.add_norm.launch(&self.context, [rows, 1], threads, &parameters)
+        self.launch_add_norm(rows, width, &parameters)
     }
 
     fn norm_parts(
@@ -217,8 +229,7 @@ impl DenseOps for Cuda {
                 parameters.out
             };
             let parameters = abi::AddNorm { delta_bias, out, ..parameters };
-            let threads = norm_threads(width);
-            return self.kernels.add_norm.launch(&self.context, [rows, 1], threads, &parameters);
+            return self.launch_add_norm(rows, width, &parameters);
         };
         let x = x.input(rows, weight.inputs, "linear_add_norm");
         let y = seam.delta.to(rows, width, "linear_add_norm");
@@ -342,6 +353,14 @@ impl Cuda {
             kind: norm.kind.into(),
             delta_bias: DevicePtr::NULL,
         }
+    }
+
+    fn launch_add_norm(&self, rows: usize, width: usize, parameters: &abi::AddNorm) -> Result<()> {
+        let (kernel, threads) = match threads_of_many(rows, width) {
+            Some(threads) => (&self.kernels.add_norm_many, threads),
+            None => (&self.kernels.add_norm, norm_threads(width)),
+        };
+        kernel.launch(&self.context, [rows, 1], threads, parameters)
     }
 
     /// Rows of a table whose first one is token `first`'s; zeros for tokens that it does not have.

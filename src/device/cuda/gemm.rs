@@ -41,7 +41,7 @@ pub const WORKSPACE_BYTES: usize = 32 << 20;
 const CANDIDATES: usize = 8;
 const RUNS: usize = 3;
 const MANY_ROWS: usize = 256;
-const CANDIDATES_OF_MANY: usize = 4;
+const CANDIDATES_OF_MANY: usize = 6;
 const RUNS_OF_MANY: usize = 2;
 /// Elements of the weights or of the results; a product of fewer takes a launch's time whatever
 /// multiplies it.

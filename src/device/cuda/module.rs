@@ -186,7 +186,9 @@ impl Kernels {
 kernels! {
     "step": prepare(PrepareStep);
     "gather": embed(Embed) add_positions(AddPositions) gather(Gather) pool(Pool);
-    "norm": norm_rows(NormRows) add_norm(AddNorm) add_rows(AddRows) norm_parts(NormParts)
+    "norm":
+        norm_rows(NormRows) norm_rows_many(NormRows) add_norm(AddNorm) add_norm_many(AddNorm)
+        add_rows(AddRows) norm_parts(NormParts)
         square_parts(SquareParts);
     "ranks":
         sum_ranks(SumRanks) sum_ranks_f32(SumRanks) sum_ranks_direct(SumRanks)

@@ -1,5 +1,6 @@
 // The parameters of what ranks of a model do together (ranks.cu, ranks_norm.cu, ranks_rows.cu,
-// device/collective.rs), and how the memory lies through which they do it. abi.h says what holds for all of it.
+// device/collective.rs), and how the memory lies through which they do it. abi.h says what holds
+// for all of it.
 //
 // Each rank has a mailbox that all others write to. Of every other rank and of each block of the
 // kernels it holds EXCHANGE_SLOTS places for a piece and how many pieces have arrived, where that
@@ -13,7 +14,7 @@
 //
 // Counts go round; what counts is their difference.
 #pragma once
-#include "abi_ops.h"
+#include "abi_norms.h"
 
 constexpr u32 MOST_RANKS = 8;
 constexpr u32 EXCHANGE_THREADS = 512;

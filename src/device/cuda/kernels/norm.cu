@@ -1,9 +1,10 @@
 // Norms, plain and with the residual added first. Block per row with a thread for every eight
-// columns (32 to 1024 threads), which hold them from the first read to the last write; wider rows,
-// and those of an odd width, are read again from L1. Sums are f32 in a fixed order. Layer norm
-// takes the variance around the mean in a pass of its own: the one-pass form cancels. Bytes per
-// row: norm 2 x width, add_norm 4 x width elements (delta, residual in and out, out).
-#include "abi_ops.h"
+// columns (32 to 1024 threads), or of many rows for every NORM_GROUPS times eight, so that more
+// rows are on their way at once; threads hold them from the first read to the last write. Wider
+// rows, and those of an odd width, are read again from L1. Sums are f32 in a fixed order. Layer
+// norm takes the variance around the mean in a pass of its own: the one-pass form cancels. Bytes
+// per row: norm 2 x width, add_norm 4 x width elements (delta, residual in and out, out).
+#include "abi_norms.h"
 #include "e4m3.cuh"
 #include "norm_columns.cuh"
 
@@ -67,62 +68,137 @@ __device__ void round_written(const Norm& a) {
             a.bytes ? a.bytes + row * a.padded_width : 0, a.padded_width, a.steps + row);
 }
 
-// A row of which each thread of the block has eight columns: nothing is read twice, and the weights
-// before the kernel before is done.
-template <class Norm>
+// A row of which each thread of the block has eight columns in each of GROUPS parts: nothing is
+// read twice. Sums are those of as many threads as the row has eights, in their order, so that a
+// row has the same bits however many threads have it.
+template <class Norm, u32 GROUPS>
 struct HeldRow {
   const Norm& a;
-  const u32 i = threadIdx.x * 8;
-  const bool inside = i < a.width;
-  const u64 at = (u64)blockIdx.x * a.width + i;
-  float weight[8], bias[8];
+  const u64 row = (u64)blockIdx.x * a.width;
+  // Of few rows weights come before the kernel before is done; of many they wait for no memory, and
+  // fewer registers hold more rows.
+  static constexpr bool EARLY = GROUPS == 1;
+  float weight[EARLY ? GROUPS : 1][8], bias[EARLY ? GROUPS : 1][8];
+  float v[GROUPS][8];
 
   static __device__ bool fits(const Norm& a) {
-    return a.width % 8 == 0 && a.width <= blockDim.x * 8;
+    return a.width % 8 == 0 && a.width <= blockDim.x * GROUPS * 8;
   }
+  __device__ u32 column(u32 group) const { return (group * blockDim.x + threadIdx.x) * 8; }
+  __device__ bool inside(u32 group) const { return column(group) < a.width; }
 
   __device__ HeldRow(const Norm& a) : a(a) {
+    if constexpr (EARLY) load_weights(0, weight[0], bias[0]);
+  }
+
+  __device__ void load_weights(u32 group, float (&weight)[8], float (&bias)[8]) const {
+    const u32 i = column(group);
 #pragma unroll
     for (int j = 0; j < 8; j++) weight[j] = bias[j] = 0.f;
-    if (inside) load8(a.weight + i, weight);
-    if (inside && a.bias) load8(a.bias + i, bias);
+    if (inside(group)) load8(a.weight + i, weight);
+    if (inside(group) && a.bias) load8(a.bias + i, bias);
 #pragma unroll
     for (int j = 0; j < 8; j++) weight[j] += a.kind == NORM_KIND_RMS_PLUS_ONE ? 1.f : 0.f;
   }
 
-  // The norm of these columns, and what products make of it. 0 beyond the row.
-  __device__ void norm(float (&v)[8]) const {
+  // Of what each eight of the row has; `scratch` are 32 places that nobody else uses.
+  __device__ static float sum_of_row(const float (&own)[GROUPS], float* scratch) {
+    const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+#pragma unroll
+    for (u32 group = 0; group < GROUPS; group++) {
+      const float sum = warp_sum(own[group]);
+      if (lane == 0) scratch[group * warps + warp] = sum;
+    }
+    __syncthreads();
+    return warp_sum(lane < GROUPS * warps ? scratch[lane] : 0.f);
+  }
+
+  // Reads the row: x.
+  __device__ void load(const act* x) {
+#pragma unroll
+    for (u32 group = 0; group < GROUPS; group++) {
+#pragma unroll
+      for (int j = 0; j < 8; j++) v[group][j] = 0.f;
+      if (inside(group)) load8(x + row + column(group), v[group]);
+    }
+  }
+
+  // Adds `delta` and a bias that may be null; the residual becomes the rounded sum, and the norm
+  // sees that.
+  __device__ void add(const act* delta, const float* delta_bias, act* residual) {
+#pragma unroll
+    for (u32 group = 0; group < GROUPS; group++) {
+      if (!inside(group)) continue;
+      float more[8], bias[8] = {};
+      load8(delta + row + column(group), more);
+      if (delta_bias) load8(delta_bias + column(group), bias);
+#pragma unroll
+      for (int j = 0; j < 8; j++)
+        v[group][j] = to_f32(from_f32<act>(v[group][j] + (more[j] + bias[j])));
+      store8(residual + row + column(group), v[group]);
+    }
+  }
+
+  __device__ float mean(float* scratch) const {
+    float own[GROUPS] = {};
+#pragma unroll
+    for (u32 group = 0; group < GROUPS; group++) {
+#pragma unroll
+      for (int j = 0; j < 8; j++) own[group] += v[group][j];
+    }
+    return sum_of_row(own, scratch) / a.width;
+  }
+
+  // The norm of these columns, and what products make of it.
+  __device__ void norm() {
     // Places of their own: nobody waits until all have read a sum.
     __shared__ float sums[32], squares[32], largest[32];
-    float mean = 0.f, own = 0.f;
-    if (a.kind == NORM_KIND_LAYER) {
+    const float mean = a.kind == NORM_KIND_LAYER ? this->mean(sums) : 0.f;
+    float own[GROUPS];
 #pragma unroll
-      for (int j = 0; j < 8; j++) own += v[j];
-      mean = sum_of_block(own, sums) / a.width;
-    }
-    own = inside ? squares_of(v, mean) : 0.f;
-    const float scale = norm_scale(sum_of_block(own, squares), a.width, a.eps);
-    normed(v, mean, scale, weight, bias);
-    const float most = inside ? largest_of(v) : 0.f;
-    if (inside && a.out) store8(a.out + at, v);
-    if (!a.steps) return;
+    for (u32 group = 0; group < GROUPS; group++)
+      own[group] = inside(group) ? squares_of(v[group], mean) : 0.f;
+    const float scale = norm_scale(sum_of_row(own, squares), a.width, a.eps);
 
-    const float step = e4m3_step(largest_of_block(most, largest)), inverse = 1.f / step;
+    float most = 0.f;
+#pragma unroll
+    for (u32 group = 0; group < GROUPS; group++) {
+      if constexpr (EARLY) {
+        normed(v[group], mean, scale, weight[group], bias[group]);
+      } else {
+        float weight[8], bias[8];
+        load_weights(group, weight, bias);
+        normed(v[group], mean, scale, weight, bias);
+      }
+      if (!inside(group)) continue;
+      most = fmaxf(most, largest_of(v[group]));
+      if (a.out) store8(a.out + row + column(group), v[group]);
+    }
+    if (a.steps) round(largest_of_block(most, largest));
+  }
+
+  __device__ void round(float most) const {
+    const float step = e4m3_step(most), inverse = 1.f / step;
     u8* const bytes = a.bytes ? a.bytes + (u64)blockIdx.x * a.padded_width : 0;
-    act* const codes = a.codes ? a.codes + (u64)blockIdx.x * a.width : 0;
-    put_rounded(v, i, a.width, 0.f, step, inverse, codes, bytes, a.padded_width);
+    act* const codes = a.codes ? a.codes + row : 0;
+#pragma unroll
+    for (u32 group = 0; group < GROUPS; group++)
+      put_rounded(v[group], column(group), a.width, 0.f, step, inverse, codes, bytes,
+                  a.padded_width);
     if (threadIdx.x == 0) a.steps[blockIdx.x] = step;
   }
 };
 
+template <u32 GROUPS>
+__device__ __forceinline__ void norm_held(const NormRows& a) {
+  HeldRow<NormRows, GROUPS> own(a);
+  begin_ahead();
+  own.load(a.x);
+  own.norm();
+}
+
 __global__ void norm_rows(const NormRows a) {
-  if (HeldRow<NormRows>::fits(a)) {
-    const HeldRow<NormRows> own(a);
-    begin_ahead();
-    float v[8] = {};
-    if (own.inside) load8(a.x + own.at, v);
-    return own.norm(v);
-  }
+  if (HeldRow<NormRows, 1>::fits(a)) return norm_held<1>(a);
   begin_ahead();
   const u32 width = a.width;
   const u64 row = (u64)blockIdx.x * width;
@@ -132,21 +208,17 @@ __global__ void norm_rows(const NormRows a) {
   if (a.steps) round_written(a);
 }
 
+template <u32 GROUPS>
+__device__ __forceinline__ void add_norm_held(const AddNorm& a) {
+  HeldRow<AddNorm, GROUPS> own(a);
+  begin_ahead();
+  own.load(a.residual);
+  own.add(a.delta, a.delta_bias, a.residual);
+  own.norm();
+}
+
 __global__ void add_norm(const AddNorm a) {
-  if (HeldRow<AddNorm>::fits(a)) {
-    const HeldRow<AddNorm> own(a);
-    begin_ahead();
-    float v[8] = {}, delta[8], bias[8] = {};
-    if (own.inside) {
-      load8(a.residual + own.at, v);
-      load8(a.delta + own.at, delta);
-      if (a.delta_bias) load8(a.delta_bias + own.i, bias);
-#pragma unroll
-      for (int j = 0; j < 8; j++) v[j] = to_f32(from_f32<act>(v[j] + (delta[j] + bias[j])));
-      store8(a.residual + own.at, v);
-    }
-    return own.norm(v);
-  }
+  if (HeldRow<AddNorm, 1>::fits(a)) return add_norm_held<1>(a);
   begin_ahead();
   const u32 width = a.width;
   const u64 row = (u64)blockIdx.x * width;
@@ -159,6 +231,14 @@ __global__ void add_norm(const AddNorm a) {
     normalise<1>(residual, a.weight, a.bias, width, a.eps, a.kind, a.out + row);
   }
   if (a.steps) round_written(a);
+}
+
+// Both of many rows that a block holds: threads for every NORM_GROUPS times eight columns.
+__global__ void __launch_bounds__(NORM_MANY_THREADS, 2) norm_rows_many(const NormRows a) {
+  norm_held<NORM_GROUPS>(a);
+}
+__global__ void __launch_bounds__(NORM_MANY_THREADS, 2) add_norm_many(const AddNorm a) {
+  add_norm_held<NORM_GROUPS>(a);
 }
 
 __global__ void add_rows(const AddRows a) {
