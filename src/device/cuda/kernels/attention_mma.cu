@@ -19,8 +19,9 @@
 // chunk has three where they fit. Bytes: split reads K and V once per KV head (the floor), chunk
 // once per 128 packed rows from L2. FLOPs: 4 x rows x keys x dim, half of it masked away in the
 // diagonal tiles. Bound of chunk: each warp reads all of a tile from shared memory, 2048 clocks per
-// 128 x 64 x 128 tile at 128 bytes a clock. Where there is wgmma, whose operands need no such
-// reads, attention_prefill_sm90.cu has the chunks.
+// 128 x 64 x 128 tile at 128 bytes a clock. On Hopper attention_prefill_sm90.cu has the chunks of
+// head sizes 64, 128 and 256, whose operands need no such reads, and attention_ring_sm90.cu the
+// single tokens, whose tiles come without addresses of 16 bytes each.
 #include "attention_tile.cuh"
 
 // f32 has no code here: the device never launches these for it.

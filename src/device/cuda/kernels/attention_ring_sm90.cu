@@ -192,7 +192,7 @@ __device__ __forceinline__ void attend_item(const PagedAttention& c, const WorkI
     barrier_wait(ring.filled(), ring.phase);
     t.scores(c, ring.bytes(), first, boxes.to, range.masked(c, first));
     release();
-    t.soften();
+    t.weigh();
     barrier_wait(ring.filled(), ring.phase);
     const bool cut = first + KEYS > boxes.to;
     if (cut) clear_values<D>(ring.bytes(), threadIdx.x / 32, t.lane, boxes.to - first);

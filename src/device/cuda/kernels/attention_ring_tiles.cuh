@@ -143,7 +143,7 @@ struct NarrowTile {
   }
 
   // Scores become weights, and these an operand.
-  __device__ void soften() {
+  __device__ void weigh() {
 #pragma unroll
     for (int j = 0; j < 2; j++) {
       float peak = fmaxf(row_max[j], fmaxf(s[j], s[2 + j]));
@@ -221,7 +221,7 @@ struct WideTile : Tile<PanelTile<D>, D, 1, SPLIT_THREADS / 32> {
   __device__ void scores(const PagedAttention& c, u32 keys, u32 first, u32 end, bool mask) {
     Base::scores(c, keys, first, end, mask, s);
   }
-  __device__ void soften() { this->online_softmax(s); }
+  __device__ void weigh() { this->online_softmax(s); }
   __device__ void add_values(u32 values) { this->gather_values(values, s); }
 
   template <u32 BEGIN>
