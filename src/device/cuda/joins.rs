@@ -58,18 +58,18 @@ impl Cuda {
     }
 
     fn all_reduce_by(&self, way: Way, of: &str, count: usize, x: DevicePtr) -> Result<()> {
-        let (kernel, most_bytes) = match way {
-            Way::Direct => (&self.kernels.sum_ranks_direct, usize::MAX),
-            Way::Pushed { most_bytes } => (&self.kernels.sum_ranks, most_bytes),
+        let kernel = match way {
+            Way::Direct => &self.kernels.sum_ranks_direct,
+            Way::Pushed { .. } => &self.kernels.sum_ranks,
         };
-        self.sum_in_parts(kernel, most_bytes, of, count, self.dtype, x)
+        self.sum_in_parts(kernel, way, of, count, self.dtype, x)
     }
 
-    /// x, so many numbers of a type, = its sum over ranks, by launches of at most so many bytes.
+    /// x, so many numbers of a type, = its sum over ranks, by the kernel of a way.
     fn sum_in_parts(
         &self,
         kernel: &Kernel<abi::SumRanks>,
-        most_bytes: usize,
+        way: Way,
         of: &str,
         count: usize,
         dtype: DType,
@@ -81,13 +81,13 @@ impl Cuda {
         let bytes = count * dtype.bytes();
         let mut begin = 0;
         while begin < bytes {
-            let part = most_bytes.min(bytes - begin);
+            let part = way.most_bytes().min(bytes - begin);
             let parameters = abi::SumRanks {
                 all: member.parameters(),
                 x: x.offset_bytes(begin),
                 count: (part / dtype.bytes()) as u64,
             };
-            let grid = [member.blocks(part), 1];
+            let grid = [member.blocks(way, part), 1];
             kernel.launch(&self.context, grid, abi::EXCHANGE_THREADS, &parameters)?;
             begin += part;
         }
@@ -108,14 +108,15 @@ impl Cuda {
         let member = self.member(of)?;
         member.meet()?;
         let bytes = rows * width * 4;
-        let (kernel, most_bytes) = match member.way(bytes) {
-            Way::Direct => (&self.kernels.gather_ranks_direct, usize::MAX),
-            Way::Pushed { most_bytes } => (&self.kernels.gather_ranks, most_bytes),
+        let way = member.way(bytes);
+        let kernel = match way {
+            Way::Direct => &self.kernels.gather_ranks_direct,
+            Way::Pushed { .. } => &self.kernels.gather_ranks,
         };
 
         let mut begin = 0;
         while begin < bytes {
-            let now = most_bytes.min(bytes - begin);
+            let now = way.most_bytes().min(bytes - begin);
             let parameters = abi::GatherRanks {
                 all: member.parameters(),
                 part,
@@ -127,7 +128,7 @@ impl Cuda {
                 all_width: all_width as u32,
                 unused: 0,
             };
-            let grid = [member.blocks(now), 1];
+            let grid = [member.blocks(way, now), 1];
             kernel.launch(&self.context, grid, abi::EXCHANGE_THREADS, &parameters)?;
             begin += now;
         }
@@ -156,9 +157,9 @@ impl Cuda {
         self.kernels.square_parts.launch(&self.context, [rows, 2], THREADS, &parameters)?;
 
         // A few numbers a row: through mailboxes, in f32.
-        let most_bytes = self.member(of)?.pushed();
+        let way = Way::Pushed { most_bytes: self.member(of)?.pushed() };
         let kernel = &self.kernels.sum_ranks_f32;
-        self.sum_in_parts(kernel, most_bytes, of, 2 * rows, DType::F32, squares)?;
+        self.sum_in_parts(kernel, way, of, 2 * rows, DType::F32, squares)?;
         Ok(squares)
     }
 }

@@ -91,9 +91,10 @@ impl RankGroup for Group {
 pub struct Member {
     rank: Rank,
     group: Arc<Group>,
-    /// Blocks that exchange, at most; and those that make shares of rows.
+    /// Blocks that push, at most.
     blocks: usize,
-    share_blocks: usize,
+    /// Of the group's smallest GPU.
+    multiprocessors: usize,
     /// No other rank has this one's GPU.
     apart: bool,
     /// GPUs can reach each other's memory.
@@ -112,6 +113,16 @@ pub enum Way {
     Direct,
 }
 
+impl Way {
+    /// Bytes of a launch, at most.
+    pub fn most_bytes(self) -> usize {
+        match self {
+            Way::Pushed { most_bytes } => most_bytes,
+            Way::Direct => usize::MAX,
+        }
+    }
+}
+
 impl Member {
     /// Which it is.
     pub fn rank(&self) -> Rank {
@@ -119,8 +130,21 @@ impl Member {
     }
 
     /// Blocks that exchange so many bytes.
-    pub fn blocks(&self, bytes: usize) -> usize {
-        bytes.div_ceil(abi::EXCHANGE_PIECE_BYTES as usize).min(self.blocks)
+    pub fn blocks(&self, way: Way, bytes: usize) -> usize {
+        let most = match way {
+            Way::Pushed { .. } => self.blocks,
+            Way::Direct => self.meeting_blocks(1),
+        };
+        bytes.div_ceil(abi::EXCHANGE_PIECE_BYTES as usize).min(most)
+    }
+
+    /// Blocks that meet, at most, where so many of them are on a multiprocessor: all at once.
+    fn meeting_blocks(&self, together: usize) -> usize {
+        if self.apart {
+            (together * self.multiprocessors).min(abi::MEETING_BLOCKS as usize)
+        } else {
+            BLOCKS_ON_ONE_GPU
+        }
     }
 
     /// The faster way for a message of so many bytes.
@@ -146,7 +170,8 @@ impl Member {
     /// is faster, or some rank would have none.
     pub fn blocks_of_shares(&self, rows: usize, bytes: usize) -> Option<usize> {
         let shared = rows >= self.rank.of && self.way(bytes) == Way::Direct;
-        shared.then(|| rows.div_ceil(self.rank.of).min(self.share_blocks))
+        // kernels/ranks_rows.cu has two on each multiprocessor.
+        shared.then(|| rows.div_ceil(self.rank.of).min(self.meeting_blocks(2)))
     }
 
     /// Bytes that all blocks push at once.
@@ -246,14 +271,13 @@ pub fn members(contexts: &[Arc<Context>], name: &str) -> Result<(Vec<Member>, Ar
     let gpu = |n: usize| contexts[n].device;
     let apart = (1..ranks).all(|n| (0..n).all(|other| gpu(other) != gpu(n)));
     let blocks = if apart { abi::EXCHANGE_BLOCKS as usize } else { BLOCKS_ON_ONE_GPU };
-    // Two on each multiprocessor (kernels/ranks_rows.cu), all at once on the smallest GPU.
-    let resident = contexts.iter().map(|context| 2 * context.multiprocessors as usize).min();
-    let most = resident.unwrap_or(0).min(abi::MEETING_BLOCKS as usize);
-    let share_blocks = if apart { most } else { BLOCKS_ON_ONE_GPU };
-    let group = &group;
-    let member =
-        |rank| Member { rank, group: group.clone(), blocks, share_blocks, apart, direct: reach };
-    Ok((Rank::all(ranks).map(member).collect(), group.clone()))
+    let multiprocessors = contexts.iter().map(|context| context.multiprocessors as usize).min();
+    let multiprocessors = multiprocessors.unwrap_or(1);
+    let member = |rank| {
+        let group = group.clone();
+        Member { rank, group, blocks, multiprocessors, apart, direct: reach }
+    };
+    Ok((Rank::all(ranks).map(member).collect(), group))
 }
 
 /// Let each GPU write to the memory of all others, if the machine can.
