@@ -3787,20 +3787,16 @@ const _: () = {
         [::std::mem::offset_of!(CodedTiles, product) - 256usize];
 };
 #[doc = " Rows at most, of codes and of half types; bytes of each row of W and x in a stage."]
-pub const TILED_ROWS: u32 = 64;
+pub const TILED_ROWS: u32 = 32;
 pub const TILED_HALF_ROWS: u32 = 16;
 pub const TILED_UNIT_BYTES: u32 = 128;
-#[doc = " Outputs of a tile and threads of a block (those that multiply and the warp that copies): of up to\n 32 rows, two blocks on a multiprocessor, and of more."]
-pub const TILED_FEW_OUTPUTS: u32 = 128;
-pub const TILED_FEW_THREADS: u32 = 288;
-pub const TILED_MANY_OUTPUTS: u32 = 256;
-pub const TILED_MANY_THREADS: u32 = 544;
+#[doc = " Outputs of a tile and threads of a block (those that multiply and the warp that copies), two\n blocks on a multiprocessor."]
+pub const TILED_OUTPUTS: u32 = 128;
+pub const TILED_THREADS: u32 = 288;
 #[doc = " Shared memory: stages, what lies behind them, and room to align them."]
-pub const TILED_FEW_RING_BYTES: u32 = 110592;
-pub const TILED_MANY_RING_BYTES: u32 = 204800;
+pub const TILED_RING_BYTES: u32 = 110592;
 pub const TILED_REST_BYTES: u32 = 1536;
-pub const TILED_FEW_SHARED_BYTES: u32 = 112128;
-pub const TILED_MANY_SHARED_BYTES: u32 = 206336;
+pub const TILED_SHARED_BYTES: u32 = 112128;
 #[doc = " y = act(steps\\[row] * factor\\[output] * (x W^T) + bias), W and x in swizzled boxes of\n TILED_UNIT_BYTES (warpgroup.cuh): of x of as many rows as the kernel has, of W of a tile's\n rows, and gated of eights, \\[eights, gate or up, 8]."]
 #[repr(C)]
 #[repr(align(64))]
@@ -3838,4 +3834,51 @@ const _: () = {
     ["Offset of field: TiledGemm::units"][::std::mem::offset_of!(TiledGemm, units) - 296usize];
     ["Offset of field: TiledGemm::end"][::std::mem::offset_of!(TiledGemm, end) - 300usize];
     ["Offset of field: TiledGemm::kind"][::std::mem::offset_of!(TiledGemm, kind) - 304usize];
+};
+#[doc = " Rows at most; shared memory of the stages and of what lies behind them, with room to align them."]
+pub const ROWS_MOST: u32 = 64;
+pub const ROWS_RING_BYTES: u32 = 196608;
+pub const ROWS_REST_BYTES: u32 = 17408;
+pub const ROWS_SHARED_BYTES: u32 = 214016;
+#[doc = " Two warpgroups that multiply and a warp that copies."]
+pub const ROWS_THREADS: u32 = 288;
+#[doc = " As TiledGemm, boxes of x of ROWS_MOST rows; each tile's inputs are cut into so many shares, one\n for each block of a cluster."]
+#[repr(C)]
+#[repr(align(64))]
+#[derive(Debug, Copy, Clone)]
+pub struct RowsGemm {
+    pub w: TensorMap,
+    pub x: TensorMap,
+    #[doc = " \\[outputs], or null: 1"]
+    pub factor: DevicePtr,
+    #[doc = " \\[rows], or null: 1"]
+    pub steps: DevicePtr,
+    #[doc = " \\[outputs], or null"]
+    pub bias: DevicePtr,
+    #[doc = " act \\[rows, outputs], gated \\[rows, outputs / 2]; logits f32 \\[rows, outputs]"]
+    pub y: DevicePtr,
+    pub rows: u32,
+    pub outputs: u32,
+    #[doc = " Of TILED_UNIT_BYTES, of a row."]
+    pub units: u32,
+    pub shares: u32,
+    pub end: CodedEnd,
+    pub kind: Activation,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RowsGemm"][::std::mem::size_of::<RowsGemm>() - 320usize];
+    ["Alignment of RowsGemm"][::std::mem::align_of::<RowsGemm>() - 64usize];
+    ["Offset of field: RowsGemm::w"][::std::mem::offset_of!(RowsGemm, w) - 0usize];
+    ["Offset of field: RowsGemm::x"][::std::mem::offset_of!(RowsGemm, x) - 128usize];
+    ["Offset of field: RowsGemm::factor"][::std::mem::offset_of!(RowsGemm, factor) - 256usize];
+    ["Offset of field: RowsGemm::steps"][::std::mem::offset_of!(RowsGemm, steps) - 264usize];
+    ["Offset of field: RowsGemm::bias"][::std::mem::offset_of!(RowsGemm, bias) - 272usize];
+    ["Offset of field: RowsGemm::y"][::std::mem::offset_of!(RowsGemm, y) - 280usize];
+    ["Offset of field: RowsGemm::rows"][::std::mem::offset_of!(RowsGemm, rows) - 288usize];
+    ["Offset of field: RowsGemm::outputs"][::std::mem::offset_of!(RowsGemm, outputs) - 292usize];
+    ["Offset of field: RowsGemm::units"][::std::mem::offset_of!(RowsGemm, units) - 296usize];
+    ["Offset of field: RowsGemm::shares"][::std::mem::offset_of!(RowsGemm, shares) - 300usize];
+    ["Offset of field: RowsGemm::end"][::std::mem::offset_of!(RowsGemm, end) - 304usize];
+    ["Offset of field: RowsGemm::kind"][::std::mem::offset_of!(RowsGemm, kind) - 308usize];
 };

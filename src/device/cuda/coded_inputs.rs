@@ -73,11 +73,11 @@ impl Cuda {
         rows >= E4M3_ROWS && self.dtype == DType::BF16 && self.context.capability >= E4M3_PRODUCTS
     }
 
-    /// Whether inputs of so many rows become bytes for gemm_tiles.
+    /// Whether inputs of so many rows become bytes for gemm_tiles or gemm_rows.
     pub(super) fn tiles_e4m3(&self, rows: usize) -> bool {
         self.dtype != DType::F32
             && self.context.capability == WGMMA
-            && (E4M3_ROWS..=abi::TILED_ROWS as usize).contains(&rows)
+            && (E4M3_ROWS..=abi::ROWS_MOST as usize).contains(&rows)
     }
 
     /// What the op that writes `out` is to make of it beside, so many rows. Called when `out` was

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | a few | kernels/coded_small_m.cu, codes straight to tensor cores |
 //! | some hundred | kernels/coded_wgmma.cu on Hopper, the same with tiles of x |
-//! | up to 64, E4M3 by E4M3 | kernels/gemm_tiles.cu on Hopper |
+//! | up to 32 (64), E4M3 by E4M3 | kernels/gemm_tiles.cu (gemm_rows.cu) on Hopper |
 //! | any, E4M3 by E4M3 | cuBLASLt, scales behind it |
 //! | any | codes to plain weights, a slice at a time, and cuBLASLt |
 
@@ -16,6 +16,7 @@ use super::coded_kernels::{experts, small, wgmma, Tiled, BULK_COPIES, WGMMA};
 use super::coded_scratch::{padded_inputs, WGMMA_ROWS};
 use super::device_ptr::DevicePtr;
 use super::gemm_product::{Operands, Product};
+use super::gemm_rows;
 use super::gemm_small_m::End;
 use super::gemm_tiles::{self, TiledProduct};
 use super::launch::Kernel;
@@ -60,7 +61,7 @@ fn boxes_of_codes(product: &CodedProduct) -> Result<abi::TensorMap> {
     rows.boxes_of_bytes(abi::CODE_BLOCK_BYTES as usize, abi::CODED_TILE as usize / 2)
 }
 
-/// For gemm_tiles, inputs not yet there.
+/// For gemm_tiles or gemm_rows, inputs not yet there.
 fn tiled_product(
     rows: usize,
     coded: &Coded,
@@ -111,13 +112,18 @@ impl Cuda {
                 return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
             }
             let product = tiled_product(rows, coded, bias, end, y);
-            if gemm_tiles::takes(&self.context, self.dtype, &product) && self.tiles_e4m3(rows) {
+            let more = gemm_rows::takes(&self.context, self.dtype, &product);
+            let some = more || gemm_tiles::takes(&self.context, self.dtype, &product);
+            if some && self.tiles_e4m3(rows) {
                 let inputs = self.rounded(rows, coded, true, x)?;
                 let kind =
                     gemm_tiles::Kind::E4m3 { factor: coded.matrix.factor, steps: inputs.steps };
                 let product = TiledProduct { kind, x: inputs.x, ..product };
-                let context = &self.context;
-                return gemm_tiles::run(context, &self.kernels, &self.tile_shares, &product);
+                let (context, kernels) = (&self.context, &self.kernels);
+                if more {
+                    return gemm_rows::run(context, kernels, &self.rows_held, &product);
+                }
+                return gemm_tiles::run(context, kernels, &self.tile_shares, &product);
             }
             let library = coded.matrix.outputs.is_multiple_of(16) && end != End::Logits;
             if library && self.rounds_to_bytes(rows) {

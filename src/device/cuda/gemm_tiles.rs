@@ -26,7 +26,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn bytes(self) -> usize {
+    pub fn bytes(self) -> usize {
         match self {
             Kind::Activations(_) => 2,
             Kind::E4m3 { .. } => 1,
@@ -64,89 +64,42 @@ pub fn takes(context: &Context, act: DType, product: &TiledProduct) -> bool {
         && even
 }
 
-/// A kernel with its tiles.
-#[derive(Clone, Copy)]
-struct Tiled<'a> {
-    kernel: &'a Kernel<TiledGemm>,
-    /// Rows of x that it multiplies.
-    columns: usize,
-    /// Outputs of a tile; of a gated one half are ups.
-    outputs: usize,
-    threads: u32,
-    shared_bytes: usize,
-}
+const OUTPUTS: usize = abi::TILED_OUTPUTS as usize;
+const SHARED_BYTES: usize = abi::TILED_SHARED_BYTES as usize;
 
-impl<'a> Tiled<'a> {
-    fn few(kernel: &'a Kernel<TiledGemm>, columns: usize) -> Tiled<'a> {
-        Tiled {
-            kernel,
-            columns,
-            outputs: abi::TILED_FEW_OUTPUTS as usize,
-            threads: abi::TILED_FEW_THREADS,
-            shared_bytes: abi::TILED_FEW_SHARED_BYTES as usize,
-        }
+/// The kernel for so many rows, and how many it multiplies.
+fn kernel(k: &Kernels, kind: Kind, rows: usize) -> (&Kernel<TiledGemm>, usize) {
+    match (kind, rows) {
+        (Kind::Activations(_), _) => (&k.gemm_tiles_16, 16),
+        (Kind::E4m3 { .. }, 0..=16) => (&k.gemm_tiles_e4m3_16, 16),
+        (Kind::E4m3 { .. }, _) => (&k.gemm_tiles_e4m3_32, 32),
     }
-
-    fn many(kernel: &'a Kernel<TiledGemm>) -> Tiled<'a> {
-        Tiled {
-            kernel,
-            columns: abi::TILED_ROWS as usize,
-            outputs: abi::TILED_MANY_OUTPUTS as usize,
-            threads: abi::TILED_MANY_THREADS,
-            shared_bytes: abi::TILED_MANY_SHARED_BYTES as usize,
-        }
-    }
-
-    /// The one for so many rows.
-    fn of(k: &Kernels, kind: Kind, rows: usize) -> Tiled<'_> {
-        match (kind, rows) {
-            (Kind::Activations(_), _) => Tiled::few(&k.gemm_tiles_16, 16),
-            (Kind::E4m3 { .. }, 0..=16) => Tiled::few(&k.gemm_tiles_e4m3_16, 16),
-            (Kind::E4m3 { .. }, 17..=32) => Tiled::few(&k.gemm_tiles_e4m3_32, 32),
-            (Kind::E4m3 { .. }, _) => Tiled::many(&k.gemm_tiles_e4m3_64),
-        }
-    }
-
-    fn shares(&self) -> Result<Shares> {
-        Shares::of(|blocks| self.kernel.resident_clusters(blocks, self.threads, self.shared_bytes))
-    }
-}
-
-/// Clusters that the card holds, of kernels of few rows and of more.
-#[derive(Debug, Clone, Default)]
-pub struct TileShares {
-    few: Shares,
-    many: Shares,
 }
 
 /// The kernels take the shared memory that they need; how many of their clusters the card holds.
-pub fn prepare(context: &Context, k: &Kernels) -> Result<TileShares> {
+pub fn prepare(context: &Context, k: &Kernels) -> Result<Shares> {
     if context.capability != WGMMA {
-        return Ok(TileShares::default());
+        return Ok(Shares::default());
     }
-    let e4m3 = Kind::E4m3 { factor: DevicePtr::NULL, steps: DevicePtr::NULL };
-    for kind in [Kind::Activations(DType::BF16), e4m3] {
-        for rows in [16, 32, abi::TILED_ROWS as usize] {
-            let tiled = Tiled::of(k, kind, rows);
-            tiled.kernel.allow_shared(tiled.shared_bytes)?;
-        }
+    for kernel in [&k.gemm_tiles_16, &k.gemm_tiles_e4m3_16, &k.gemm_tiles_e4m3_32] {
+        kernel.allow_shared(SHARED_BYTES)?;
     }
-    Ok(TileShares { few: Tiled::of(k, e4m3, 1).shares()?, many: Tiled::of(k, e4m3, 64).shares()? })
+    let kernel = &k.gemm_tiles_e4m3_16;
+    Shares::of(|blocks| kernel.resident_clusters(blocks, abi::TILED_THREADS, SHARED_BYTES))
 }
 
 /// Enqueue a product that [`takes`] accepts.
 pub fn run(
     context: &Context,
     kernels: &Kernels,
-    shares: &TileShares,
+    held: &Shares,
     product: &TiledProduct,
 ) -> Result<()> {
     let &TiledProduct { kind, rows, outputs, inputs, .. } = product;
-    let tiled = Tiled::of(kernels, kind, rows);
+    let (kernel, columns) = kernel(kernels, kind, rows);
     let row_bytes = inputs * kind.bytes();
     let matrix = |first, rows| Matrix { first, columns: inputs, rows, row_bytes };
     let (w, x) = (matrix(product.w, outputs), matrix(product.x, rows));
-    let tile = tiled.outputs;
     let gated = matches!(product.end, End::Gated(_));
     let act = match kind {
         Kind::Activations(act) => Some(act),
@@ -164,8 +117,8 @@ pub fn run(
 
     let units = row_bytes.div_ceil(UNIT_BYTES);
     let parameters = TiledGemm {
-        w: if gated { w.eights(act, tile)? } else { w.panels(act, tile)? },
-        x: x.panels(act, tiled.columns)?,
+        w: if gated { w.eights(act, OUTPUTS)? } else { w.panels(act, OUTPUTS)? },
+        x: x.panels(act, columns)?,
         factor,
         steps,
         bias: product.bias,
@@ -177,13 +130,9 @@ pub fn run(
         kind: activation,
     };
 
-    let (heights, height) = if gated { (outputs / 2, tile / 2) } else { (outputs, tile) };
-    let tiles = heights.div_ceil(height);
     // All blocks are on the card at once: a block that walks over several tiles has them whole.
-    let many = tiled.columns == abi::TILED_ROWS as usize;
-    let shares = if many { &shares.many } else { &shares.few };
-    let share = shares.of_one_wave(tiles, units);
-    let blocks = [tiles.min(shares.resident()).max(1) * share, 1];
-    let Tiled { kernel, threads, shared_bytes, .. } = tiled;
-    kernel.launch_clusters(context, blocks, share, threads, shared_bytes, &parameters)
+    let tiles = outputs.div_ceil(OUTPUTS);
+    let share = held.of_one_wave(tiles, units);
+    let blocks = [tiles.min(held.resident()).max(1) * share, 1];
+    kernel.launch_clusters(context, blocks, share, abi::TILED_THREADS, SHARED_BYTES, &parameters)
 }

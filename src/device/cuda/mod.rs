@@ -67,6 +67,7 @@ mod experts_few;
 mod gemm;
 mod gemm_choices;
 mod gemm_product;
+mod gemm_rows;
 mod gemm_small_m;
 mod gemm_tiles;
 mod graphs;
@@ -165,9 +166,10 @@ pub struct Cuda {
     uploader: Uploader,
     adapters: Adapters,
     coded: CodedScratch,
-    /// Of the products of codes by tiles, and of those of gemm_tiles.
+    /// Of the products of codes by tiles, and of those of gemm_tiles and gemm_rows.
     shares: Shares,
-    tile_shares: gemm_tiles::TileShares,
+    tile_shares: Shares,
+    rows_held: Shares,
     slots: Slots,
     sampler: Sampler,
     reserved: Option<Reserved>,
@@ -220,6 +222,7 @@ impl Cuda {
         gemm_small_m::prepare(&context, &kernels)?;
         let shares = coded_kernels::prepare(&context, &kernels)?;
         let tile_shares = gemm_tiles::prepare(&context, &kernels)?;
+        let rows_held = gemm_rows::prepare(&context, &kernels)?;
         state_chunks::prepare(&kernels)?;
         span_attention::prepare(&kernels)?;
 
@@ -231,6 +234,7 @@ impl Cuda {
             coded: CodedScratch::default(),
             shares,
             tile_shares,
+            rows_held,
             slots: Slots::default(),
             sampler: Sampler::new(&context),
             reserved: None,

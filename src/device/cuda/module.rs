@@ -276,7 +276,15 @@ kernels! {
         gemm_small_m(SmallGemm) gemm_small_m_gated(SmallGemm) gemm_small_m_logits(SmallGemm);
     "gemm_tiles":
         gemm_tiles_16(TiledGemm) gemm_tiles_e4m3_16(TiledGemm)
-        gemm_tiles_e4m3_32(TiledGemm) gemm_tiles_e4m3_64(TiledGemm);
+        gemm_tiles_e4m3_32(TiledGemm);
+    "gemm_rows":
+        gemm_rows_64(RowsGemm) gemm_rows_e4m3_64(RowsGemm)
+        gemm_rows_80(RowsGemm) gemm_rows_e4m3_80(RowsGemm)
+        gemm_rows_96(RowsGemm) gemm_rows_e4m3_96(RowsGemm)
+        gemm_rows_128(RowsGemm) gemm_rows_e4m3_128(RowsGemm)
+        gemm_rows_192(RowsGemm) gemm_rows_e4m3_192(RowsGemm)
+        gemm_rows_224(RowsGemm) gemm_rows_e4m3_224(RowsGemm)
+        gemm_rows_256(RowsGemm) gemm_rows_e4m3_256(RowsGemm);
     "codes":
         place_codes(PlaceCodes) place_scales(PlaceScales) dummy_codes(DummyCodes)
         largest_weights(LargestWeights) encode_weights(EncodeWeights) unpack_codes(UnpackCodes)

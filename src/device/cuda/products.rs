@@ -4,6 +4,7 @@
 use super::abi;
 use super::device_ptr::DevicePtr;
 use super::gemm_product::{Operands, Product};
+use super::gemm_rows;
 use super::gemm_small_m::{self, End};
 use super::gemm_tiles::{self, TiledProduct};
 use super::memory::Memory;
@@ -102,6 +103,9 @@ impl Cuda {
 
         let kind = gemm_tiles::Kind::Activations(self.dtype);
         let call = TiledProduct { kind, rows, outputs, inputs, x, w, bias, y, end };
+        if gemm_rows::takes(&self.context, self.dtype, &call) {
+            return gemm_rows::run(&self.context, &self.kernels, &self.rows_held, &call);
+        }
         if gemm_tiles::takes(&self.context, self.dtype, &call) {
             return gemm_tiles::run(&self.context, &self.kernels, &self.tile_shares, &call);
         }

@@ -24,6 +24,11 @@ impl Shares {
         Ok(Shares(clusters))
     }
 
+    /// Clusters of so many blocks that the card holds at once; 0 where there are none.
+    pub fn held(&self, blocks: usize) -> usize {
+        self.0.get(blocks.wrapping_sub(1)).copied().unwrap_or(0)
+    }
+
     /// Blocks that the card holds at once.
     pub fn resident(&self) -> usize {
         self.0[0]

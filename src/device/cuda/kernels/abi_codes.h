@@ -270,21 +270,17 @@ struct CodedTiles {
 // ---- Products of some rows, of codes or not (gemm_tiles.cu) ----
 
 // Rows at most, of codes and of half types; bytes of each row of W and x in a stage.
-constexpr u32 TILED_ROWS = 64;
+constexpr u32 TILED_ROWS = 32;
 constexpr u32 TILED_HALF_ROWS = 16;
 constexpr u32 TILED_UNIT_BYTES = 128;
-// Outputs of a tile and threads of a block (those that multiply and the warp that copies): of up to
-// 32 rows, two blocks on a multiprocessor, and of more.
-constexpr u32 TILED_FEW_OUTPUTS = 128;
-constexpr u32 TILED_FEW_THREADS = 2 * TILED_FEW_OUTPUTS + 32;
-constexpr u32 TILED_MANY_OUTPUTS = 256;
-constexpr u32 TILED_MANY_THREADS = 2 * TILED_MANY_OUTPUTS + 32;
+// Outputs of a tile and threads of a block (those that multiply and the warp that copies), two
+// blocks on a multiprocessor.
+constexpr u32 TILED_OUTPUTS = 128;
+constexpr u32 TILED_THREADS = 2 * TILED_OUTPUTS + 32;
 // Shared memory: stages, what lies behind them, and room to align them.
-constexpr u32 TILED_FEW_RING_BYTES = 108 * 1024;
-constexpr u32 TILED_MANY_RING_BYTES = 200 * 1024;
+constexpr u32 TILED_RING_BYTES = 108 * 1024;
 constexpr u32 TILED_REST_BYTES = 1024 + 512;
-constexpr u32 TILED_FEW_SHARED_BYTES = TILED_FEW_RING_BYTES + TILED_REST_BYTES;
-constexpr u32 TILED_MANY_SHARED_BYTES = TILED_MANY_RING_BYTES + TILED_REST_BYTES;
+constexpr u32 TILED_SHARED_BYTES = TILED_RING_BYTES + TILED_REST_BYTES;
 
 // y = act(steps[row] * factor[output] * (x W^T) + bias), W and x in swizzled boxes of
 // TILED_UNIT_BYTES (warpgroup.cuh): of x of as many rows as the kernel has, of W of a tile's
@@ -297,6 +293,31 @@ struct TiledGemm {
   DEVICE(void) y;  // act [rows, outputs], gated [rows, outputs / 2]; logits f32 [rows, outputs]
   u32 rows, outputs;
   u32 units;  // Of TILED_UNIT_BYTES, of a row.
+  CodedEnd end;
+  Activation kind;
+};
+
+// ---- Products of more rows, of codes or not (gemm_rows.cu) ----
+
+// Rows at most; shared memory of the stages and of what lies behind them, with room to align them.
+constexpr u32 ROWS_MOST = 64;
+constexpr u32 ROWS_RING_BYTES = 192 * 1024;
+constexpr u32 ROWS_REST_BYTES = 17 * 1024;
+constexpr u32 ROWS_SHARED_BYTES = ROWS_RING_BYTES + ROWS_REST_BYTES;
+// Two warpgroups that multiply and a warp that copies.
+constexpr u32 ROWS_THREADS = 2 * 128 + 32;
+
+// As TiledGemm, boxes of x of ROWS_MOST rows; each tile's inputs are cut into so many shares, one
+// for each block of a cluster.
+struct RowsGemm {
+  TensorMap w, x;
+  DEVICE(const float) factor;  // [outputs], or null: 1
+  DEVICE(const float) steps;  // [rows], or null: 1
+  DEVICE(const float) bias;  // [outputs], or null
+  DEVICE(void) y;  // act [rows, outputs], gated [rows, outputs / 2]; logits f32 [rows, outputs]
+  u32 rows, outputs;
+  u32 units;  // Of TILED_UNIT_BYTES, of a row.
+  u32 shares;
   CodedEnd end;
   Activation kind;
 };

@@ -239,16 +239,17 @@ __global__ void unpack_codes(const __grid_constant__ UnpackCodes a) {
 
 // ---- Inputs ----
 
-// A block for each row.
-__global__ void round_inputs(const RoundInputs a) {
+// A block for each row, of so few registers that it finds a place beside a product's.
+__global__ void __launch_bounds__(ROUND_THREADS, 3) round_inputs(const RoundInputs a) {
   begin_ahead();
   const bool to_e4m3_steps =
       a.kind == INPUT_ROUNDING_E4M3_ROW || a.kind == INPUT_ROUNDING_E4M3_TENSOR;
   if (to_e4m3_steps && !a.order && !a.values && a.inputs % 8 == 0) {
     const u64 row = blockIdx.x;
-    round_row(a.x + row * a.inputs, a.inputs, a.kind == INPUT_ROUNDING_E4M3_ROW ? 0.f : a.step,
-              a.codes ? a.codes + row * a.inputs : 0,
-              a.bytes ? a.bytes + row * a.padded_inputs : 0, a.padded_inputs, a.steps + row);
+    const float step = a.kind == INPUT_ROUNDING_E4M3_ROW ? 0.f : a.step;
+    // Of a row of up to 16384 inputs all are held.
+    round_row<4>(a.x + row * a.inputs, a.inputs, step, a.codes ? a.codes + row * a.inputs : 0,
+                 a.bytes ? a.bytes + row * a.padded_inputs : 0, a.padded_inputs, a.steps + row);
     return;
   }
   __shared__ float highest[32], lowest[32];

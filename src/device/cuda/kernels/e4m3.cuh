@@ -94,23 +94,48 @@ __device__ __forceinline__ float largest_of_block(float most, float* scratch) {
   return most;
 }
 
+__device__ __forceinline__ float largest_of(const Eight<act>& x) {
+  float most = 0.f;
+#pragma unroll
+  for (int j = 0; j < 8; j++) most = fmaxf(most, fabsf(to_f32(x.v[j])));
+  return most;
+}
+
 // A row of a block's own, all of it: `bytes` are filled up to `padded`; and the step. Width a
-// multiple of 8, aligned to 16 bytes; a block of whole warps.
+// multiple of 8, aligned to 16 bytes; a block of whole warps. A thread holds its first HELD eights
+// of inputs, which are all on their way at once; the others it reads twice.
+template <u32 HELD>
 __device__ __forceinline__ void round_row(const act* x, u32 width, float fixed, act* codes,
                                           u8* bytes, u32 padded, float* step_of_row) {
   __shared__ float scratch[32];
+  const u32 own = threadIdx.x * 8, next = blockDim.x * 8;
+  Eight<act> held[HELD == 0 ? 1 : HELD];
+#pragma unroll
+  for (u32 n = 0; n < HELD; n++) {
+    held[n] = {};
+    const u32 i = own + n * next;
+    if (i < width) held[n] = *reinterpret_cast<const Eight<act>*>(x + i);
+  }
+
   float v[8], most = 0.f;
   if (fixed == 0.f) {
-    for (u32 i = threadIdx.x * 8; i < width; i += blockDim.x * 8) {
-      load8(x + i, v);
 #pragma unroll
-      for (int j = 0; j < 8; j++) most = fmaxf(most, fabsf(v[j]));
-    }
+    for (u32 n = 0; n < HELD; n++) most = fmaxf(most, largest_of(held[n]));
+    for (u32 i = own + HELD * next; i < width; i += next)
+      most = fmaxf(most, largest_of(*reinterpret_cast<const Eight<act>*>(x + i)));
     most = largest_of_block(most, scratch);
   }
   const float step = fixed == 0.f ? e4m3_step(most) : fixed, inverse = 1.f / step;
-  for (u32 first = 0; first < width; first += blockDim.x * 8) {
-    const u32 i = first + threadIdx.x * 8;
+#pragma unroll
+  for (u32 n = 0; n < HELD; n++) {
+    // The same of all threads.
+    if (n * next >= width) break;
+#pragma unroll
+    for (int j = 0; j < 8; j++) v[j] = to_f32(held[n].v[j]);
+    put_rounded(v, own + n * next, width, fixed, step, inverse, codes, bytes, padded);
+  }
+  for (u32 first = HELD * next; first < width; first += next) {
+    const u32 i = first + own;
 #pragma unroll
     for (int j = 0; j < 8; j++) v[j] = 0.f;
     if (i < width) load8(x + i, v);

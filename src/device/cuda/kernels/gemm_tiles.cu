@@ -1,20 +1,20 @@
 // y = end(x W^T + b) for some rows of x on Hopper, where the weights' bytes are nearly everything:
-// W and x of half types, up to 16 rows (of more cuBLASLt is as fast or faster), or both codes of
-// E4M3, up to 64, whose sums are multiplied by a factor of each output and one of each row. Bias,
-// activation and the product of gate and up are in the end.
+// W and x of half types, up to 16 rows, or both codes of E4M3, up to 32, whose sums are multiplied
+// by a factor of each output and one of each row; of more rows gemm_rows.cu. Bias, activation and
+// the product of gate and up are in the end.
 //
 // W is the left operand of wgmma and x^T the right one, both out of shared memory, where tensor
-// maps have put them: nothing is unpacked or turned. A tile is 128 outputs, or 256, for all rows
-// (gated half as many, and their ups: eights of both take turns, so that a thread has a gate and
-// its up). A stage holds 128 bytes of each of its rows and of each row of x. One thread copies,
-// some stages ahead and over the ends of tiles; weights before the kernel before has ended. Where
-// tiles are few, a cluster of blocks shares a tile's inputs and adds up through distributed shared
-// memory, in the order of its blocks.
+// maps have put them: nothing is unpacked or turned. A tile is 128 outputs for all rows (gated half
+// as many, and their ups: eights of both take turns, so that a thread has a gate and its up). A
+// stage holds 128 bytes of each of its rows and of each row of x. One thread copies, some stages
+// ahead and over the ends of tiles; weights before the kernel before has ended. Where tiles are few,
+// a cluster of blocks shares a tile's inputs and adds up through distributed shared memory, in the
+// order of its blocks.
 //
 // The sums of E4M3 within tensor cores have fewer bits than f32: no more than 128 products are left
 // to them.
 //
-// Bytes: W once, and out of L2 x for each tile, a quarter or half as many. Floor: bytes of W /
+// Bytes: W once, and out of L2 x for each tile, an eighth or a quarter as many. Floor: bytes of W /
 // bandwidth.
 #include "abi_codes.h"
 #include "activation.cuh"
@@ -27,13 +27,10 @@ extern __shared__ __align__(128) u8 dynamic_shared[];
 
 template <bool BYTES, u32 COLUMNS>
 struct Tile {
-  // x out of L2 is as many bytes as blocks read of it: of many rows larger tiles are better.
-  static constexpr bool MANY = COLUMNS == TILED_ROWS;
-  static constexpr u32 OUTPUTS = MANY ? TILED_MANY_OUTPUTS : TILED_FEW_OUTPUTS;
-  static constexpr u32 RING = MANY ? TILED_MANY_RING_BYTES : TILED_FEW_RING_BYTES;
+  static constexpr u32 OUTPUTS = TILED_OUTPUTS;
   static constexpr u32 W_BYTES = OUTPUTS * PANEL_ROW_BYTES;
   static constexpr u32 STAGE = W_BYTES + COLUMNS * PANEL_ROW_BYTES;
-  static constexpr u32 STAGES = RING / STAGE;
+  static constexpr u32 STAGES = TILED_RING_BYTES / STAGE;
   static constexpr u32 UNIT = BYTES ? PANEL_ROW_BYTES : PANEL_COLUMNS;  // inputs of a stage
   static constexpr u32 THREADS = OUTPUTS / 64 * WARPGROUP;  // that multiply
   static constexpr int SUMS = COLUMNS / 2;
@@ -259,15 +256,12 @@ struct Tile {
 #define BODY(BYTES, COLUMNS) (void)a
 #endif
 
-#define ENTRY(NAME, BYTES, COLUMNS, THREADS, BLOCKS)     \
-  __global__ void __launch_bounds__(THREADS, BLOCKS)     \
+#define ENTRY(NAME, BYTES, COLUMNS)                      \
+  __global__ void __launch_bounds__(TILED_THREADS, 2)    \
       NAME(const __grid_constant__ TiledGemm a) {        \
     BODY(BYTES, COLUMNS);                                \
   }
-#define FEW(NAME, BYTES, COLUMNS) ENTRY(NAME, BYTES, COLUMNS, TILED_FEW_THREADS, 2)
-#define MANY(NAME, BYTES, COLUMNS) ENTRY(NAME, BYTES, COLUMNS, TILED_MANY_THREADS, 1)
 
-FEW(gemm_tiles_16, false, 16)
-FEW(gemm_tiles_e4m3_16, true, 16)
-FEW(gemm_tiles_e4m3_32, true, 32)
-MANY(gemm_tiles_e4m3_64, true, 64)
+ENTRY(gemm_tiles_16, false, 16)
+ENTRY(gemm_tiles_e4m3_16, true, 16)
+ENTRY(gemm_tiles_e4m3_32, true, 32)

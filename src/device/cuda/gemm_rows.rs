@@ -1,0 +1,199 @@
+//! Which products go to the kernels of kernels/gemm_rows.cu, and their launch: up to 64 rows, where
+//! weights are most of what is read. The products ask it; it knows no weight's name.
+
+use super::abi::{self, Activation, CodedEnd, RowsGemm};
+use super::coded_kernels::WGMMA;
+use super::context::Context;
+use super::device_ptr::DevicePtr;
+use super::gemm_small_m::End;
+use super::gemm_tiles::{Kind, TiledProduct};
+use super::launch::Kernel;
+use super::module::Kernels;
+use super::shares::Shares;
+use super::tensor_map::Matrix;
+use crate::device::DType;
+use crate::error::Result;
+
+const UNIT_BYTES: usize = abi::TILED_UNIT_BYTES as usize;
+const SHARED_BYTES: usize = abi::ROWS_SHARED_BYTES as usize;
+/// Shares of a tile's inputs at most: clusters of more leave multiprocessors idle.
+const MOST_SHARES: usize = 4;
+/// What adding up the shares of a cluster takes, in rows of a unit.
+const ADD_UP_ROWS: usize = 500;
+/// Outputs of a tile, of each kernel.
+const TILES: [usize; 7] = [64, 80, 96, 128, 192, 224, 256];
+/// Tiles up to this width have two warpgroups that take turns, which add up where stages are: a
+/// block has one such tile.
+const WIDEST_IN_TURNS: usize = 96;
+
+/// Whether a product of this size is ours.
+pub fn takes(context: &Context, act: DType, product: &TiledProduct) -> bool {
+    let fewer = match product.kind {
+        // The library's logits are as fast.
+        Kind::Activations(_) if product.end == End::Logits => return false,
+        Kind::Activations(_) => abi::TILED_HALF_ROWS,
+        Kind::E4m3 { .. } => abi::TILED_ROWS,
+    };
+    // Gates and ups are copied by eights.
+    let even = !matches!(product.end, End::Gated(_)) || product.outputs.is_multiple_of(16);
+    context.capability == WGMMA
+        && act != DType::F32
+        && (fewer as usize + 1..=abi::ROWS_MOST as usize).contains(&product.rows)
+        && (product.inputs * product.kind.bytes()).is_multiple_of(16)
+        && even
+}
+
+/// How a product is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Plan {
+    /// Outputs of a tile.
+    width: usize,
+    /// Of each tile's inputs, one for each block of a cluster.
+    shares: usize,
+}
+
+impl Plan {
+    /// The one that makes a product shortest, of so many outputs and units of inputs.
+    fn of(held: &Shares, outputs: usize, units: usize) -> Plan {
+        let mut best = Plan { width: TILES[TILES.len() - 1], shares: 1 };
+        let mut least = best.cost(held, outputs, units).unwrap_or(usize::MAX);
+        for width in TILES {
+            for shares in 1..=MOST_SHARES.min(units) {
+                let plan = Plan { width, shares };
+                let cost = plan.cost(held, outputs, units).unwrap_or(usize::MAX);
+                if cost < least {
+                    (best, least) = (plan, cost);
+                }
+            }
+        }
+        best
+    }
+
+    /// Rows of a unit that a block copies one behind the other: all blocks have the same part of the
+    /// bandwidth, and the product takes as long as each of them. None: not to be had.
+    fn cost(self, held: &Shares, outputs: usize, units: usize) -> Option<usize> {
+        let Plan { width, shares } = self;
+        let tiles = outputs.div_ceil(width);
+        let waves = tiles.div_ceil(held.held(shares).max(1));
+        let adds_up = shares > 1 || width <= WIDEST_IN_TURNS;
+        if adds_up && waves > 1 {
+            return None;
+        }
+        // x comes out of L2, beside W and hardly felt.
+        let rows = width + abi::ROWS_MOST as usize / 16;
+        let end = if shares > 1 { ADD_UP_ROWS } else { 0 };
+        Some(waves * units.div_ceil(shares) * rows + end)
+    }
+}
+
+/// The kernel of this width.
+fn kernel(k: &Kernels, kind: Kind, width: usize) -> &Kernel<RowsGemm> {
+    match (kind, width) {
+        (Kind::Activations(_), 64) => &k.gemm_rows_64,
+        (Kind::Activations(_), 80) => &k.gemm_rows_80,
+        (Kind::Activations(_), 96) => &k.gemm_rows_96,
+        (Kind::Activations(_), 128) => &k.gemm_rows_128,
+        (Kind::Activations(_), 192) => &k.gemm_rows_192,
+        (Kind::Activations(_), 224) => &k.gemm_rows_224,
+        (Kind::Activations(_), _) => &k.gemm_rows_256,
+        (Kind::E4m3 { .. }, 64) => &k.gemm_rows_e4m3_64,
+        (Kind::E4m3 { .. }, 80) => &k.gemm_rows_e4m3_80,
+        (Kind::E4m3 { .. }, 96) => &k.gemm_rows_e4m3_96,
+        (Kind::E4m3 { .. }, 128) => &k.gemm_rows_e4m3_128,
+        (Kind::E4m3 { .. }, 192) => &k.gemm_rows_e4m3_192,
+        (Kind::E4m3 { .. }, 224) => &k.gemm_rows_e4m3_224,
+        (Kind::E4m3 { .. }, _) => &k.gemm_rows_e4m3_256,
+    }
+}
+
+/// The kernels take the shared memory that they need; how many of their clusters the card holds.
+pub fn prepare(context: &Context, k: &Kernels) -> Result<Shares> {
+    if context.capability != WGMMA {
+        return Ok(Shares::default());
+    }
+    let e4m3 = Kind::E4m3 { factor: DevicePtr::NULL, steps: DevicePtr::NULL };
+    for kind in [Kind::Activations(DType::BF16), e4m3] {
+        for width in TILES {
+            kernel(k, kind, width).allow_shared(SHARED_BYTES)?;
+        }
+    }
+    let widest = kernel(k, e4m3, TILES[TILES.len() - 1]);
+    Shares::of(|blocks| widest.resident_clusters(blocks, abi::ROWS_THREADS, SHARED_BYTES))
+}
+
+/// Enqueue a product that [`takes`] accepts.
+pub fn run(context: &Context, k: &Kernels, held: &Shares, product: &TiledProduct) -> Result<()> {
+    let &TiledProduct { kind, rows, outputs, inputs, .. } = product;
+    let row_bytes = inputs * kind.bytes();
+    let matrix = |first, rows| Matrix { first, columns: inputs, rows, row_bytes };
+    let (w, x) = (matrix(product.w, outputs), matrix(product.x, rows));
+    let units = row_bytes.div_ceil(UNIT_BYTES);
+    let Plan { width, shares } = Plan::of(held, outputs, units);
+    let gated = matches!(product.end, End::Gated(_));
+    let (act, factor, steps) = match kind {
+        Kind::Activations(act) => (Some(act), DevicePtr::NULL, DevicePtr::NULL),
+        Kind::E4m3 { factor, steps } => (None, factor, steps),
+    };
+    let (end, activation) = match product.end {
+        End::Act(kind) => (CodedEnd::Act, kind),
+        End::Gated(kind) => (CodedEnd::Gated, kind),
+        End::Logits => (CodedEnd::Logits, Activation::None),
+    };
+    let parameters = RowsGemm {
+        w: if gated { w.eights(act, width)? } else { w.panels(act, width)? },
+        x: x.panels(act, abi::ROWS_MOST as usize)?,
+        factor,
+        steps,
+        bias: product.bias,
+        y: product.y,
+        rows: rows as u32,
+        outputs: outputs as u32,
+        units: units as u32,
+        shares: shares as u32,
+        end,
+        kind: activation,
+    };
+
+    let tiles = outputs.div_ceil(width).min(held.held(shares)).max(1);
+    let (threads, blocks) = (abi::ROWS_THREADS, [tiles * shares, 1]);
+    let kernel = kernel(k, kind, width);
+    kernel.launch_clusters(context, blocks, shares, threads, SHARED_BYTES, &parameters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(outputs: usize, units: usize) -> (usize, usize) {
+        // An H200.
+        let held = Shares::of(|blocks| Ok([132, 66, 39, 30, 22, 17, 15, 15][blocks - 1]));
+        let Plan { width, shares } = Plan::of(&held.unwrap(), outputs, units);
+        (width, shares)
+    }
+
+    /// As measured (ci/runs/2026-11-30-h200-rows.md): qkv, o, gate and up, down.
+    #[test]
+    fn tiles_are_as_many_as_multiprocessors() {
+        // Half of a 70B in FP8, an 8B in bf16.
+        let sizes = [(5120, 64), (8192, 32), (28_672, 64), (8192, 112)];
+        assert_eq!(sizes.map(|(n, units)| plan(n, units)), [(80, 2), (64, 1), (224, 1), (64, 1)]);
+        let sizes = [(6144, 64), (4096, 64), (28_672, 64), (4096, 224)];
+        assert_eq!(sizes.map(|(n, units)| plan(n, units)), [(96, 2), (64, 2), (224, 1), (64, 2)]);
+    }
+
+    #[test]
+    fn sums_that_take_the_place_of_stages_are_of_one_tile() {
+        for outputs in (16..70_000).step_by(1040) {
+            for units in [1, 3, 64] {
+                let (width, shares) = plan(outputs, units);
+                let tiles = outputs.div_ceil(width);
+                let held = [132, 66, 39, 30][shares - 1];
+                let one = tiles <= held;
+                assert!(one || (shares == 1 && width > WIDEST_IN_TURNS), "{outputs} x {units}");
+                assert!(shares <= units);
+            }
+        }
+        let Plan { width, shares } = Plan::of(&Shares::default(), 4096, 64);
+        assert_eq!((width > WIDEST_IN_TURNS, shares), (true, 1), "no card");
+    }
+}

@@ -1,0 +1,458 @@
+// y = end(x W^T + b) for 17 to 64 rows of x on Hopper, where the weights' bytes are most of what
+// moves: W and x of half types, or both codes of E4M3 (33 rows and more; of fewer gemm_tiles), whose
+// sums are multiplied by a factor of each output and one of each row. Bias, activation and the
+// product of gate and up are in the end.
+//
+// x is the left operand of wgmma, its 64 rows one tile of them, and W^T the right one: a tile of W
+// may be any multiple of 16 outputs, so that the tiles of a product are about as many as blocks.
+// Both lie in shared memory as tensor maps put them. Two warpgroups have half of a tile's outputs
+// each, or (narrow tiles) each second stage, and add up in the end. Where tiles are few all the
+// same, a cluster of blocks shares a tile's inputs and adds up through distributed shared memory, in
+// the order of its blocks.
+//
+// A stage holds 128 bytes of each of its rows of W and of x. One thread copies, some stages ahead
+// and over the ends of tiles; weights before the kernel before has ended. The sums of E4M3 within
+// tensor cores have fewer bits than f32: no more than 128 products are left to them.
+//
+// Bytes: W once, and out of L2 x for each tile. Floor: bytes of W / bandwidth. Tried: x copied once
+// for several blocks of a cluster, a part of its rows by each (multicast); as fast, or slower.
+#include "abi_codes.h"
+#include "activation.cuh"
+#include "bulk.cuh"
+#include "cluster.cuh"
+#include "wgmma_rows.cuh"
+
+#if ARCH == 90 && ACT != 0
+extern __shared__ __align__(128) u8 dynamic_shared[];
+
+// N outputs of a warpgroup; ACROSS warpgroups side by side, TURNS that take turns with stages.
+template <bool BYTES, u32 N, u32 ACROSS, u32 TURNS>
+struct Product {
+  static constexpr u32 OUTPUTS = N * ACROSS, THREADS = ACROSS * TURNS * WARPGROUP;
+  static constexpr u32 W_BYTES = OUTPUTS * PANEL_ROW_BYTES;
+  static constexpr u32 STAGE = W_BYTES + ROWS_MOST * PANEL_ROW_BYTES;
+  static constexpr u32 STAGES = ROWS_RING_BYTES / STAGE;
+  static constexpr u32 UNIT = BYTES ? PANEL_ROW_BYTES : PANEL_COLUMNS;  // inputs of a stage
+  static constexpr u32 EIGHTS = N / 8;  // of outputs of a warpgroup: four sums of a thread each
+  static constexpr u32 ALL_EIGHTS = EIGHTS * ACROSS, EIGHT_BYTES = WARPGROUP * 16;
+  static constexpr u32 TURNED_PITCH = 24;  // of 16 sums: lanes meet few others in a bank
+  // Outputs at a time: of E4M3 registers for their sums are there twice.
+  static constexpr u32 PART = BYTES && N > 64 ? N / 2 : N;
+  static_assert(N % 16 == 0 && TURNS < STAGES && THREADS + 32 == ROWS_THREADS, "tiles");
+
+  // Behind the stages.
+  struct Rest {
+    u64 full[STAGES], empty[STAGES];
+    float steps[ROWS_MOST];
+    float factor[OUTPUTS], bias[OUTPUTS];
+    float turned[THREADS / 32][16 * TURNED_PITCH];
+  };
+  static_assert(sizeof(Rest) + 1024 <= ROWS_REST_BYTES, "room behind the stages");
+
+  const RowsGemm& c;
+  const bool gated = c.end == CODED_END_GATED;
+  const u32 heights = gated ? c.outputs / 2 : c.outputs;
+  const u32 height = gated ? OUTPUTS / 2 : OUTPUTS;  // outputs of a tile
+  const u32 share = blockIdx.x % c.shares;
+  const u32 tiles = (heights + height - 1) / height;
+  const u32 first_tile = blockIdx.x / c.shares, step = gridDim.x / c.shares;
+  const u32 from = c.units * share / c.shares, to = c.units * (share + 1) / c.shares;
+  const u32 of_tile = to - from;
+  const u32 count = first_tile < tiles ? (tiles - 1 - first_tile) / step + 1 : 0;
+  u32 ring, full, empty;  // addresses in shared memory
+  Rest* rest;
+
+  __device__ Product(const RowsGemm& c) : c(c) {}
+
+  // ---- The thread that copies ----
+
+  // What is copied next.
+  struct Cursor {
+    const Product& t;
+    u32 tile = t.first_tile, unit = t.from, stage = 0;
+
+    __device__ Cursor(const Product& t) : t(t) {}
+
+    __device__ void advance() {
+      if (++stage == STAGES) stage = 0;
+      if (++unit != t.to) return;
+      unit = t.from;
+      tile += t.step;
+    }
+
+    __device__ void fetch_weights() const {
+      const u32 barrier = t.full + stage * 8, place = t.ring + stage * STAGE;
+      barrier_expect(barrier, STAGE);
+      if (t.gated) copy_eights(place, &t.c.w, unit * UNIT, tile * (t.height / 8), barrier);
+      else copy_box(place, &t.c.w, unit * UNIT, tile * t.height, barrier);
+    }
+
+    __device__ void fetch_inputs() const {
+      const u32 place = t.ring + stage * STAGE + W_BYTES;
+      copy_box(place, &t.c.x, unit * UNIT, 0, t.full + stage * 8);
+    }
+  };
+
+  __device__ void produce() const {
+    const u32 total = count * of_tile, ahead = min(total, STAGES);
+    // Weights depend on nobody.
+    Cursor next(*this);
+    for (u32 n = 0; n < ahead; n++, next.advance()) next.fetch_weights();
+    begin();
+    Cursor inputs(*this);
+    for (u32 n = 0; n < ahead; n++, inputs.advance()) inputs.fetch_inputs();
+    u32 phase = 0;
+    for (u32 n = STAGES; n < total; n++, next.advance()) {
+      barrier_wait(empty + next.stage * 8, phase);
+      next.fetch_weights();
+      next.fetch_inputs();
+      if (next.stage == STAGES - 1) phase ^= 1;
+    }
+  }
+
+  // ---- The warpgroups that multiply ----
+
+  // Of a warp by name, so that branches on it are none of threads.
+  const u32 group = __shfl_sync(~0u, threadIdx.x / WARPGROUP, 0);
+  const u32 across = group % ACROSS, turn = TURNS == 1 ? 0 : group / ACROSS;
+
+  // Where a warpgroup is in the ring.
+  struct Place {
+    u32 stage, phase;
+    __device__ void advance() {
+      stage += TURNS;
+      if (stage >= STAGES) stage -= STAGES, phase ^= 1;
+    }
+  };
+
+  // A stage's products of PART outputs from output `first` on begin.
+  __device__ void multiply(u32 stage, u32 first, float (&sums)[PART / 2], bool fresh) const {
+    const u32 place = ring + stage * STAGE;
+    const u64 left = describe(place + W_BYTES, 16);
+    const u64 right = describe(place + (across * N + first) * PANEL_ROW_BYTES, 16);
+    ready();
+#pragma unroll
+    for (u32 s = 0; s < 4; s++)
+      multiply_rows<BYTES>(sums, left + s * 2, right + s * 2, !fresh || s != 0);
+    submit();
+  }
+  // A stage is done with.
+  __device__ void leave(u32 stage) const {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barrier_arrive(empty + stage * 8);
+  }
+
+  // A tile's products. Of half types those of a stage begin before those of the one before are
+  // done.
+  __device__ void add_stages(Place& at, float (&acc)[N / 2]) const {
+    if (of_tile <= turn) return;
+    u32 before = at.stage;
+#pragma unroll 1
+    for (u32 unit = turn; unit < of_tile; unit += TURNS) {
+      barrier_wait(full + at.stage * 8, at.phase);
+      if constexpr (BYTES) {
+#pragma unroll
+        for (u32 first = 0; first < N; first += PART) {
+          float part[PART / 2];
+          multiply(at.stage, first, part, true);
+          finish<0>();
+          hold(part);
+#pragma unroll
+          for (u32 i = 0; i < PART / 2; i++) acc[first / 2 + i] += part[i];
+        }
+        leave(at.stage);
+      } else {
+        multiply(at.stage, 0, acc, false);
+        finish<1>();
+        if (unit != turn) leave(before);
+        before = at.stage;
+      }
+      at.advance();
+    }
+    finish<0>();
+    hold(acc);
+    if (!BYTES) leave(before);
+  }
+
+  __device__ void consume() const {
+    if (threadIdx.x < ROWS_MOST) {
+      const bool scaled = c.steps && threadIdx.x < c.rows;
+      rest->steps[threadIdx.x] = scaled ? c.steps[threadIdx.x] : 1.f;
+    }
+
+    Place at{turn, 0};
+    for (u32 n = 0, tile = first_tile; n < count; n++, tile += step) {
+      const Scale scale = scale_of(tile);
+      float acc[N / 2];
+#pragma unroll
+      for (u32 i = 0; i < N / 2; i++) acc[i] = 0.f;
+      add_stages(at, acc);
+      end(n, tile, scale, acc);
+    }
+  }
+
+  // ---- The end ----
+
+  // What the thread's row of a tile of W ends with, loaded long before.
+  struct Scale {
+    float factor, bias;
+  };
+  __device__ Scale scale_of(u32 tile) const {
+    const u32 i = threadIdx.x % OUTPUTS;
+    const u32 output = tile * height + (gated ? i / 16 * 8 + i % 8 : i);
+    const u32 row = min(output, heights - 1) + (gated && i / 8 % 2 == 1 ? heights : 0);
+    return {c.factor ? c.factor[row] : 1.f, c.bias ? c.bias[row] : 0.f};
+  }
+
+  // Sums by eights of outputs, to where the block keeps those of all its warpgroups. There is one
+  // tile for a cluster: nobody multiplies any more, and sums take the place of stages.
+  __device__ void leave_sums(const float (&acc)[N / 2]) const {
+    const u32 mine = place_of_sums(group * EIGHTS);
+#pragma unroll
+    for (u32 e = 0; e < EIGHTS; e++)
+      store_shared(mine + e * EIGHT_BYTES, __float_as_uint(acc[4 * e]),
+                   __float_as_uint(acc[4 * e + 1]), __float_as_uint(acc[4 * e + 2]),
+                   __float_as_uint(acc[4 * e + 3]));
+    if (c.shares > 1) meet_cluster();
+    else meet();
+  }
+  __device__ u32 place_of_sums(u32 eight) const {
+    return ring + eight * EIGHT_BYTES + threadIdx.x % WARPGROUP * 16;
+  }
+
+  // The sums of an eight of outputs over all shares and turns, in their order.
+  __device__ void add_up(u32 eight, float (&sums)[4]) const {
+    for (u32 other = 0; other < c.shares; other++) {
+#pragma unroll
+      for (u32 t = 0; t < TURNS; t++) {
+        const u32 at = place_of_sums(t * ALL_EIGHTS + eight);
+        const float4 part = load_of_block(at, other);
+        sums[0] += part.x, sums[1] += part.y, sums[2] += part.z, sums[3] += part.w;
+      }
+    }
+  }
+
+  // Of a tile's n-th end: what it ends with to shared memory, then by two eights of outputs, which of
+  // a gated tile are the gates and the ups of eight. The usual ends have code of their own, straight
+  // out of registers: chains of several microseconds otherwise.
+  __device__ void end(u32 n, u32 tile, Scale scale, const float (&acc)[N / 2]) const {
+    // Of the tile before nobody reads any more.
+    if (n > 0) meet();
+    if (threadIdx.x < OUTPUTS) {
+      rest->factor[threadIdx.x] = scale.factor;
+      rest->bias[threadIdx.x] = scale.bias;
+    }
+    meet();
+    if (TURNS > 1 || c.shares > 1) leave_sums(acc);
+
+    const Activation usual = gated ? ACTIVATION_SILU_GATED : ACTIVATION_NONE;
+    if (heights % 2 == 1 || c.end == CODED_END_LOGITS || c.kind != usual) {
+      end_others(tile, acc);
+    } else if (gated) {
+      end_usual<true>(tile, acc);
+    } else {
+      end_usual<false>(tile, acc);
+    }
+  }
+
+  // Sums that all have are ended by each share and each warpgroup in part, else a warpgroup ends its
+  // own: the first eight, the one behind the last, and how many to the next two.
+  struct Eights {
+    u32 first, last, next;
+  };
+  __device__ Eights own_eights() const {
+    constexpr u32 GROUPS = ACROSS * TURNS;
+    if (TURNS == 1 && c.shares == 1) return {across * EIGHTS, (across + 1) * EIGHTS, 2};
+    return {(share * GROUPS + group) * 2, ALL_EIGHTS, c.shares * GROUPS * 2};
+  }
+
+  template <bool GATED>
+  __device__ void end_usual(u32 tile, const float (&acc)[N / 2]) const {
+    if (TURNS == 1 && c.shares == 1) {
+#pragma unroll
+      for (u32 e = 0; e < EIGHTS; e += 2)
+        write_usual<GATED>(tile, across * EIGHTS + e, acc + 4 * e, acc + 4 * e + 4);
+      return;
+    }
+    const Eights own = own_eights();
+#pragma unroll 1
+    for (u32 e = own.first; e < own.last; e += own.next) {
+      float some[4] = {}, more[4] = {};
+      add_up(e, some);
+      add_up(e + 1, more);
+      write_usual<GATED>(tile, e, some, more);
+    }
+  }
+
+  // Two outputs of each eight, or gated two of both, of two rows.
+  template <bool GATED>
+  __device__ void write_usual(u32 tile, u32 e, const float* some, const float* more) const {
+    const u32 i = e * 8 + threadIdx.x % 4 * 2;
+    const u32 first_row = threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 32 / 4;
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) {
+      const u32 row = first_row + half * 8;
+      if (row >= c.rows) break;
+      float low[2], high[2];
+#pragma unroll
+      for (u32 j = 0; j < 2; j++) {
+        low[j] = scaled(row, i + j, some[2 * half + j]);
+        high[j] = scaled(row, i + j + 8, more[2 * half + j]);
+      }
+      act* const y = reinterpret_cast<act*>(c.y) + (u64)row * heights;
+      if constexpr (GATED) {
+        const u32 output = tile * height + e * 4 + threadIdx.x % 4 * 2;
+#pragma unroll
+        for (u32 j = 0; j < 2; j++)
+          low[j] = activate_gated(low[j], high[j], ACTIVATION_SILU_GATED);
+        if (output < heights) *reinterpret_cast<u32*>(y + output) = pack_act(low[0], low[1]);
+      } else {
+        const u32 output = tile * height + i;
+        if (output < heights) *reinterpret_cast<u32*>(y + output) = pack_act(low[0], low[1]);
+        if (output + 8 < heights)
+          *reinterpret_cast<u32*>(y + output + 8) = pack_act(high[0], high[1]);
+      }
+    }
+  }
+  __device__ float scaled(u32 row, u32 i, float sum) const {
+    return rest->steps[row] * rest->factor[i] * sum + rest->bias[i];
+  }
+
+  // Other activations, outputs that are odd, logits: by rows, in little code.
+  __device__ void end_others(u32 tile, const float (&acc)[N / 2]) const {
+    const bool all = TURNS > 1 || c.shares > 1;
+    const Eights own = own_eights();
+#pragma unroll 1
+    for (u32 e = own.first; e < own.last; e += own.next) {
+      if (all) {
+        float some[4] = {}, more[4] = {};
+        add_up(e, some);
+        add_up(e + 1, more);
+        turn_round<EIGHTS>(some, more);
+      } else {
+        turn_round_own<0>(e - across * EIGHTS, acc);
+      }
+      __syncwarp();
+      write(tile, e);
+      __syncwarp();
+    }
+  }
+
+  // A warp's sums of two eights to rows of 16 outputs. WHICH keeps the compiler from making one
+  // place of several, whose sums it would then have to keep in local memory.
+  template <u32 WHICH>
+  __device__ void turn_round(const float* some, const float* more) const {
+    const u32 lane = threadIdx.x % 32;
+    const u32 to = shared_address(rest->turned[threadIdx.x / 32]) +
+                   (lane / 4 * TURNED_PITCH + lane % 4 * 2) * 4;
+#pragma unroll
+    for (u32 half = 0; half < 2; half++) {
+      const u32 row = to + half * 8 * TURNED_PITCH * 4;
+      store_two<WHICH>(row, some[2 * half], some[2 * half + 1]);
+      store_two<WHICH>(row + 32, more[2 * half], more[2 * half + 1]);
+    }
+  }
+  template <u32 WHICH>
+  static __device__ void store_two(u32 to, float a, float b) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2}; // %3" ::"r"(to), "f"(a), "f"(b), "n"(WHICH)
+                 : "memory");
+  }
+  template <u32 I>
+  __device__ void turn_round_own(u32 e, const float (&acc)[N / 2]) const {
+    if (e == I) turn_round<I>(acc + 4 * I, acc + 4 * I + 4);
+    if constexpr (I + 2 < EIGHTS) turn_round_own<I + 2>(e, acc);
+  }
+
+  // Of these a thread ends eight outputs of a row, or gated four.
+  __device__ void write(u32 tile, u32 e) const {
+    const u32 lane = threadIdx.x % 32, side = lane % 2, width = gated ? 4 : 8;
+    const u32 row = threadIdx.x % WARPGROUP / 32 * 16 + lane / 2;
+    float* const sums = rest->turned[threadIdx.x / 32] + lane / 2 * TURNED_PITCH + side * width;
+    const u32 first = e * 8 + side * width;
+    if (row >= c.rows) return;
+    float y[8];
+    if (gated) {
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) {
+        const float up = scaled(row, first + i + 8, sums[i + 8]);
+        y[i] = activate_gated(scaled(row, first + i, sums[i]), up, c.kind);
+        y[i + 4] = 0.f;
+      }
+    } else {
+      if (c.kind != ACTIVATION_NONE) {
+#pragma unroll 1
+        for (u32 i = 0; i < 8; i++)
+          sums[i] = activate(scaled(row, first + i, sums[i]), c.kind);
+      }
+#pragma unroll
+      for (u32 i = 0; i < 8; i++)
+        y[i] = c.kind == ACTIVATION_NONE ? scaled(row, first + i, sums[i]) : sums[i];
+    }
+
+    const u32 output = tile * height + (gated ? e * 4 : e * 8) + side * width;
+    const u64 at = (u64)row * heights + output;
+    if (c.end != CODED_END_LOGITS && heights % 8 == 0) {
+      if (output >= heights) return;
+      u32 pairs[4];
+#pragma unroll
+      for (u32 i = 0; i < 4; i++) pairs[i] = pack_act(y[2 * i], y[2 * i + 1]);
+      act* to = reinterpret_cast<act*>(c.y) + at;
+      if (gated) *reinterpret_cast<uint2*>(to) = {pairs[0], pairs[1]};
+      else *reinterpret_cast<uint4*>(to) = {pairs[0], pairs[1], pairs[2], pairs[3]};
+      return;
+    }
+#pragma unroll
+    for (u32 i = 0; i < 8; i++) {
+      if (i >= width || output + i >= heights) break;
+      if (c.end == CODED_END_LOGITS) reinterpret_cast<float*>(c.y)[at + i] = y[i];
+      else reinterpret_cast<act*>(c.y)[at + i] = from_f32<act>(y[i]);
+    }
+  }
+
+  // The warps that multiply.
+  static __device__ void meet() { asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory"); }
+
+  __device__ void run() {
+    ring = (shared_address(dynamic_shared) + 1023) / 1024 * 1024;
+    u8* const behind = dynamic_shared + (ring - shared_address(dynamic_shared)) + STAGES * STAGE;
+    rest = reinterpret_cast<Rest*>(behind);
+    full = shared_address(rest->full);
+    empty = shared_address(rest->empty);
+    start_ring(full, empty, STAGES, ACROSS * 4);
+    if (group == ACROSS * TURNS) {
+      if (threadIdx.x == THREADS) produce();
+      __syncwarp();
+      // As those that leave their sums.
+      if (c.shares > 1) meet_cluster();
+    } else {
+      begin();
+      consume();
+    }
+    // Others may still read sums here.
+    if (c.shares > 1) meet_cluster();
+  }
+};
+
+#define BODY(BYTES, N, ACROSS, TURNS) Product<BYTES, N, ACROSS, TURNS>(a).run()
+#else
+// The device never launches these where they have no code.
+#define BODY(BYTES, N, ACROSS, TURNS) (void)a
+#endif
+
+#define ENTRY(NAME, N, ACROSS, TURNS)                                                        \
+  __global__ void __launch_bounds__(ROWS_THREADS, 1)                                         \
+      gemm_rows_##NAME(const __grid_constant__ RowsGemm a) {                                 \
+    BODY(false, N, ACROSS, TURNS);                                                           \
+  }                                                                                          \
+  __global__ void __launch_bounds__(ROWS_THREADS, 1)                                         \
+      gemm_rows_e4m3_##NAME(const __grid_constant__ RowsGemm a) {                            \
+    BODY(true, N, ACROSS, TURNS);                                                            \
+  }
+
+ENTRY(64, 64, 1, 2)
+ENTRY(80, 80, 1, 2)
+ENTRY(96, 96, 1, 2)
+ENTRY(128, 64, 2, 1)
+ENTRY(192, 96, 2, 1)
+ENTRY(224, 112, 2, 1)
+ENTRY(256, 128, 2, 1)

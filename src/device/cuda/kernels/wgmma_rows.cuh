@@ -1,0 +1,82 @@
+// wgmma m64 x N of two operands in shared memory, of more widths than warpgroup.cuh has: half types
+// (k16) and codes of E4M3 (k32) into f32, both operands with neighbours along the inner dimension.
+// d = (add ? d : 0) + a b; what a thread holds of d warpgroup.cuh says.
+#pragma once
+#include "warpgroup.cuh"
+
+#if ARCH == 90 && ACT != 0
+// Names of operands by fours, and the registers that they are.
+#define NAMES_0 "%0, %1, %2, %3"
+#define NAMES_1 ", %4, %5, %6, %7"
+#define NAMES_2 ", %8, %9, %10, %11"
+#define NAMES_3 ", %12, %13, %14, %15"
+#define NAMES_4 ", %16, %17, %18, %19"
+#define NAMES_5 ", %20, %21, %22, %23"
+#define NAMES_6 ", %24, %25, %26, %27"
+#define NAMES_7 ", %28, %29, %30, %31"
+#define NAMES_8 ", %32, %33, %34, %35"
+#define NAMES_9 ", %36, %37, %38, %39"
+#define NAMES_10 ", %40, %41, %42, %43"
+#define NAMES_11 ", %44, %45, %46, %47"
+#define NAMES_12 ", %48, %49, %50, %51"
+#define NAMES_13 ", %52, %53, %54, %55"
+#define NAMES_14 ", %56, %57, %58, %59"
+#define NAMES_15 ", %60, %61, %62, %63"
+#define FOURS_0 FOUR(0)
+#define FOURS_1 FOURS_0, FOUR(4)
+#define FOURS_2 FOURS_1, FOUR(8)
+#define FOURS_3 FOURS_2, FOUR(12)
+#define FOURS_4 FOURS_3, FOUR(16)
+#define FOURS_5 FOURS_4, FOUR(20)
+#define FOURS_6 FOURS_5, FOUR(24)
+#define FOURS_7 FOURS_6, FOUR(28)
+#define FOURS_8 FOURS_7, FOUR(32)
+#define FOURS_9 FOURS_8, FOUR(36)
+#define FOURS_10 FOURS_9, FOUR(40)
+#define FOURS_11 FOURS_10, FOUR(44)
+#define FOURS_12 FOURS_11, FOUR(48)
+#define FOURS_13 FOURS_12, FOUR(52)
+#define FOURS_14 FOURS_13, FOUR(56)
+#define FOURS_15 FOURS_14, FOUR(60)
+#define FOUR(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define ALL_1 NAMES_0 NAMES_1
+#define ALL_2 ALL_1 NAMES_2
+#define ALL_3 ALL_2 NAMES_3
+#define ALL_4 ALL_3 NAMES_4
+#define ALL_5 ALL_4 NAMES_5
+#define ALL_6 ALL_5 NAMES_6
+#define ALL_7 ALL_6 NAMES_7
+#define ALL_8 ALL_7 NAMES_8
+#define ALL_9 ALL_8 NAMES_9
+#define ALL_10 ALL_9 NAMES_10
+#define ALL_11 ALL_10 NAMES_11
+#define ALL_12 ALL_11 NAMES_12
+#define ALL_13 ALL_12 NAMES_13
+#define ALL_14 ALL_13 NAMES_14
+#define ALL_15 ALL_14 NAMES_15
+
+// SHAPE, the type of operands, what follows the predicate, the last four of d, the number of the
+// operand behind d and of the two that follow.
+#define WGMMA_INTO(SHAPE, TYPES, TAIL, LAST, A, B, P)                                   \
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %" #P ", 0; "                            \
+               "wgmma.mma_async.sync.aligned." SHAPE ".f32." TYPES " {" ALL_##LAST "}, " \
+               "%" #A ", %" #B ", p, 1, 1" TAIL "; }"                                    \
+               : FOURS_##LAST                                                           \
+               : "l"(a), "l"(b), "r"(add))
+
+#define WGMMA_BOTH(N, LAST, A, B, P)                                                          \
+  template <bool BYTES>                                                                       \
+  __device__ __forceinline__ void multiply_rows(float (&d)[N / 2], u64 a, u64 b, int add) {   \
+    if constexpr (BYTES) WGMMA_INTO("m64n" #N "k32", "e4m3.e4m3", "", LAST, A, B, P);         \
+    else WGMMA_INTO("m64n" #N "k16", OPERAND "." OPERAND, ", 0, 0", LAST, A, B, P);           \
+  }
+
+WGMMA_BOTH(40, 4, 20, 21, 22)
+WGMMA_BOTH(48, 5, 24, 25, 26)
+WGMMA_BOTH(56, 6, 28, 29, 30)
+WGMMA_BOTH(64, 7, 32, 33, 34)
+WGMMA_BOTH(80, 9, 40, 41, 42)
+WGMMA_BOTH(96, 11, 48, 49, 50)
+WGMMA_BOTH(112, 13, 56, 57, 58)
+WGMMA_BOTH(128, 15, 64, 65, 66)
+#endif

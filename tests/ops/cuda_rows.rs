@@ -1,0 +1,123 @@
+//! Products of 17 to 64 rows on the GPU against the CPU device: half types and E4M3 by E4M3, plain
+//! and gated, with bias and activation; sizes that fill tiles and sizes that do not, inputs that
+//! clusters share, more tiles than the card holds at once. Part of `cuda_ops`.
+
+use super::quant_cases::{Case, Coded};
+use super::*;
+use triton_vllm::device::{CodeType, InputQuant};
+
+/// (rows, outputs, inputs)
+const SHAPES: [(usize, usize, usize); 10] = [
+    (17, 48, 64),
+    (18, 136, 72),
+    (31, 70, 136),
+    (33, 264, 520),
+    (48, 1000, 1032),
+    (63, 520, 4096),
+    (64, 2056, 1040),
+    (64, 72, 14_336),
+    (40, 8208, 256),
+    (64, 34_000, 64),
+];
+
+fn setup() -> Setup {
+    Setup { step_tokens: 64, max_model_len: 256, ..Setup::default() }
+}
+
+/// Plain weights where `codes` is none, else codes with inputs rounded row by row.
+#[derive(Debug, Clone, Copy)]
+struct Product {
+    codes: bool,
+    rows: usize,
+    outputs: usize,
+    k: usize,
+}
+
+impl Product {
+    fn weight<D: grader::Graded>(&self, b: &mut Bench<D>, kind: WeightKind) -> D::Weight {
+        let Product { codes, rows, outputs, k } = *self;
+        let gated = matches!(kind, WeightKind::GateUp);
+        if !codes {
+            return if gated { b.gate_up(5, outputs / 2, k) } else { b.linear(5, outputs, k) };
+        }
+        let case = Case {
+            codes: CodeType::E4m3,
+            group: 0,
+            offsets: false,
+            ordered: false,
+            inputs: Some(InputQuant::E4m3Row),
+            rows,
+            outputs,
+            k,
+        };
+        let parts = [outputs / 2, outputs - outputs / 2];
+        Coded::new(&case, &parts, 5).upload(&mut b.dev, kind, b.dtype)
+    }
+
+    fn run<D: grader::Graded>(&self, b: &mut Bench<D>) -> Result<Results> {
+        let Product { rows, outputs, k, .. } = *self;
+        let x = b.input(rows, k, 3);
+        let bias = b.vector(9, outputs);
+        let weight = self.weight(b, WeightKind::Linear);
+        let mut plain = b.tensor(rows, outputs);
+        let mut active = b.tensor(rows, outputs);
+        b.dev.linear(&weight, None, &x, &mut plain)?;
+        b.dev.linear_act(&weight, Some(&bias), Activation::GeluTanh, &x, &mut active)?;
+        let mut results =
+            vec![("plain", b.dev.read(&plain, rows)?), ("active", b.dev.read(&active, rows)?)];
+
+        if outputs.is_multiple_of(2) {
+            let gates = self.weight(b, WeightKind::GateUp);
+            let mut gated = b.tensor(rows, outputs / 2);
+            for (name, bias) in [("gated", None), ("gated with bias", Some(&bias))] {
+                b.dev.linear_act(&gates, bias, Activation::SiluGated, &x, &mut gated)?;
+                results.push((name, b.dev.read(&gated, rows)?));
+            }
+        }
+        Ok(results)
+    }
+}
+
+#[test]
+fn products_of_some_rows() {
+    each_type(|dtype| {
+        // Of f32 products of any rows are the library's.
+        if dtype == DType::F32 {
+            return;
+        }
+        for (rows, outputs, k) in SHAPES {
+            for codes in [false, true] {
+                let product = Product { codes, rows, outputs, k };
+                if grader::small_shapes() && outputs * k > 300_000 {
+                    continue;
+                }
+                let case = format!("{product:?}");
+                compare!(dtype, &setup(), &case, 2.0, |b| { product.run(b) });
+            }
+        }
+    });
+}
+
+/// What a row's products are depends on no other row, and comes again.
+#[test]
+fn a_row_is_the_same_among_others() {
+    each_type(|dtype| {
+        if dtype == DType::F32 {
+            return;
+        }
+        for codes in [false, true] {
+            for (outputs, k) in [(5120, 2048), (1056, 4096)] {
+                let of = |rows| {
+                    let product = Product { codes, rows, outputs, k };
+                    product.run(&mut Bench::<Cuda>::new(dtype, &setup())).unwrap()
+                };
+                let all = of(64);
+                for rows in [64, 47, 33] {
+                    for ((name, some), (_, all)) in of(rows).iter().zip(&all) {
+                        assert_eq!(some, &all[..some.len()], "{dtype:?} {codes} {rows} {name}");
+                    }
+                }
+            }
+        }
+    });
+}
