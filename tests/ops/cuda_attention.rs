@@ -400,3 +400,74 @@ fn attention_ignores_what_lies_behind_the_end() {
         }
     });
 }
+
+/// Pages of other sizes, all of which held NaN before. Prompts end at every place within a page and
+/// a tile, after what is in pages.
+#[test]
+fn attention_over_pages_that_held_nan() {
+    type Case<'a> = ((usize, usize, usize, Option<usize>, Option<usize>), &'a [usize]);
+    let cases: [Case<'_>; 5] = [
+        ((4, 1, 128, None, None), &[8, 16, 24, 32, 48, 64, 128]),
+        ((7, 1, 64, Some(50), None), &[16, 24, 128]),
+        ((4, 2, 256, None, None), &[16, 24, 64]),
+        ((4, 2, 128, None, Some(96)), &[16, 64]),
+        ((2, 2, 64, None, Some(32)), &[8, 48]),
+    ];
+    each_type(|dtype| {
+        let all = cases.iter().flat_map(|&(shape, sizes)| sizes.iter().map(move |&n| (shape, n)));
+        for ((heads, kv_heads, dim, window, chunk), page_size) in all {
+            if grader::small_shapes() && !matches!((dim, page_size), (128, 24) | (64, 48)) {
+                continue;
+            }
+            let case = format!(
+                "{heads}/{kv_heads} x {dim}, pages of {page_size}, window {window:?}, {chunk:?}"
+            );
+            let setup = Setup {
+                page_size,
+                kv_heads,
+                head_dim: dim,
+                max_model_len: 384,
+                step_tokens: 4 * 384,
+                ..Setup::default()
+            };
+            compare!(dtype, &setup, &case, 1.0, |b| {
+                let width = (heads + 2 * kv_heads) * dim;
+                let table = b.table(29, setup.step_tokens, width);
+                let spec = AttnSpec {
+                    heads,
+                    kv_heads,
+                    head_dim: dim,
+                    scale: (dim as f32).powf(-0.5),
+                    window,
+                    chunk,
+                    softcap: None,
+                    kv_scales: KvScales::ONE,
+                    q_only: false,
+                };
+
+                // Two rounds of the longest sequences go through all pages of the pool.
+                let mut qkv = b.tensor(setup.step_tokens, width);
+                let mut out = b.tensor(setup.step_tokens, heads * dim);
+                for _ in 0..2 {
+                    b.feed_new(&[setup.max_model_len; 4]);
+                    b.dev.rope_store(0, &spec, None, &mut qkv)?;
+                }
+
+                let mut results = Vec::new();
+                let steps = [[37, 200, 65, 128], [90, 19, 180, 1], [128, 100, 17, 190], [1; 4]];
+                for (n, step) in steps.iter().enumerate() {
+                    let rows = step.iter().sum();
+                    match n {
+                        0 => b.feed_new(step),
+                        _ => b.feed(step),
+                    }
+                    b.dev.embed(&table, 1.0, &mut qkv)?;
+                    b.dev.rope_store(0, &spec, None, &mut qkv)?;
+                    b.dev.attend(0, &spec, None, &qkv, &mut out)?;
+                    results.push(("attend", b.dev.read(&out, rows)?));
+                }
+                Ok(results)
+            });
+        }
+    });
+}

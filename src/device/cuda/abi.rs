@@ -3882,3 +3882,39 @@ const _: () = {
     ["Offset of field: RowsGemm::end"][::std::mem::offset_of!(RowsGemm, end) - 304usize];
     ["Offset of field: RowsGemm::kind"][::std::mem::offset_of!(RowsGemm, kind) - 308usize];
 };
+#[doc = " Warpgroups of a block that multiply, each 64 packed rows of an item, up to head size 256 and at\n 64; one more feeds them."]
+pub const MAPPED_GROUPS: u32 = 2;
+pub const MAPPED_GROUPS_OF_64: u32 = 3;
+pub const MAPPED_ROWS_OF_GROUP: u32 = 64;
+pub const MAPPED_THREADS_OF_GROUP: u32 = 128;
+#[doc = " Keys of a tile, up to head size 128 and at 256."]
+pub const MAPPED_KEYS: u32 = 128;
+pub const MAPPED_KEYS_OF_256: u32 = 80;
+#[doc = " Stages of K, and of V; at head size 64."]
+pub const MAPPED_STAGES: u32 = 2;
+pub const MAPPED_STAGES_OF_64: u32 = 4;
+#[doc = " Items of all KV heads, dealt to blocks."]
+#[repr(C)]
+#[repr(align(64))]
+#[derive(Debug, Copy, Clone)]
+pub struct PromptAttention {
+    #[doc = " Of the pool: rows of a head, boxes of `piece` rows and 64 columns, swizzled."]
+    pub map: TensorMap,
+    pub pages: PagedAttention,
+    pub items: u32,
+    #[doc = " Keys that lie one behind the other in a page and in a tile: divides both."]
+    pub piece: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of PromptAttention"][::std::mem::size_of::<PromptAttention>() - 320usize];
+    ["Alignment of PromptAttention"][::std::mem::align_of::<PromptAttention>() - 64usize];
+    ["Offset of field: PromptAttention::map"]
+        [::std::mem::offset_of!(PromptAttention, map) - 0usize];
+    ["Offset of field: PromptAttention::pages"]
+        [::std::mem::offset_of!(PromptAttention, pages) - 128usize];
+    ["Offset of field: PromptAttention::items"]
+        [::std::mem::offset_of!(PromptAttention, items) - 288usize];
+    ["Offset of field: PromptAttention::piece"]
+        [::std::mem::offset_of!(PromptAttention, piece) - 292usize];
+};

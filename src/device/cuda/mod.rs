@@ -84,6 +84,7 @@ mod page_attention;
 mod paged_attention;
 mod pooling;
 mod products;
+mod prompt_attention;
 pub mod ranks;
 mod reports;
 mod row_shares;

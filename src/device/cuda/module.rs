@@ -208,7 +208,7 @@ kernels! {
         split_64(PagedAttention) split_80(PagedAttention) split_96(PagedAttention)
         split_128(PagedAttention) split_256(PagedAttention);
     "attention_prefill_sm90":
-        prompt_64(PagedAttention) prompt_128(PagedAttention) prompt_256(PagedAttention);
+        prompt_64(PromptAttention) prompt_128(PromptAttention) prompt_256(PromptAttention);
     "attention_ring_sm90": ring_64(RingAttention) ring_128(RingAttention) ring_256(RingAttention);
     "attention_fp8":
         chunk_fp8_64(PagedAttention) chunk_fp8_80(PagedAttention) chunk_fp8_96(PagedAttention)

@@ -3,21 +3,22 @@
 //!
 //! Chunks of prompts and single tokens have kernels of their own, and so have pages of eight bits;
 //! those that need Hopper's instructions (kernels/attention_prefill_sm90.cu, attention_ring_sm90.cu).
-//! f32, head sizes without a tile, and the very first step (which learns the number of q heads) go
-//! to the plain kernel.
+//! f32, head sizes without a tile, pages that tensor maps cannot cut for such a kernel, and the very
+//! first step (which learns the number of q heads) go to the plain kernel.
 //!
 //! The list lies at the front of the step's input, so its address never changes, and the grid of
 //! single tokens depends on the card alone: one recorded launch fits all decode steps.
 
 use std::sync::Arc;
 
-use super::abi::{self, PagedAttention, RingAttention};
+use super::abi::{self, PagedAttention, PromptAttention, RingAttention};
 use super::context::Context;
 use super::device_ptr::DevicePtr;
 use super::graphs;
 use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
+use super::prompt_attention::{self, MappedTile};
 use super::steps::OnDevice;
 use super::tensor_map::Matrix;
 use super::worklist::{KeysEnd, Tiling, WorkList, PARTS_PER_BLOCK};
@@ -77,12 +78,21 @@ struct Shape {
     shared_bytes: usize,
 }
 
+/// A kernel for tiles of prompts.
+#[derive(Clone, Copy)]
+enum Prompts<'a> {
+    /// A block for each tile of a head.
+    Each(&'a Kernel<PagedAttention>),
+    /// Blocks that walk over them, and have tensor maps copy.
+    Mapped(&'a Kernel<PromptAttention>),
+}
+
 /// The kernels of a head size and a type of pages.
 struct Kinds<'a> {
     /// 128 packed rows, by mma.
     chunk: &'a Kernel<PagedAttention>,
-    /// The same by wgmma.
-    prompt: Option<&'a Kernel<PagedAttention>>,
+    /// Tiles of prompts by wgmma.
+    prompt: Option<Prompts<'a>>,
     /// 16 packed rows.
     split: &'a Kernel<PagedAttention>,
     /// The same by a ring of copied boxes.
@@ -90,8 +100,12 @@ struct Kinds<'a> {
 }
 
 pub struct Attention {
+    dtype: DType,
     /// Of the pages.
     kv: KvType,
+    /// Tensor maps can copy pages for the prompt kernel.
+    mappable: bool,
+    tiling: Tiling,
     /// There are tensor-core tiles for this type and head size on this card.
     tiled: bool,
     /// q heads per KV head, once a step has shown it.
@@ -125,13 +139,16 @@ impl Attention {
         let (kv, page_size) = (limits.kv.dtype, limits.page_size);
         let pool_rows = limits.pages * page_size * 2 * kv_heads;
         let kv_heads = kv_heads.max(1);
+        // Rows of a tensor map have numbers of 31 bits.
+        let numbered = i32::try_from(pool_rows).is_ok();
+        let mappable = numbered && MappedTile::of(dim).piece(page_size).is_some();
         let fits = |shape: &Shape| shape.shared_bytes + STATIC_SHARED_BYTES <= context.shared_bytes;
         let split = Shape::split(kv, dim);
         let [more, fewer] = Shape::chunk(kv, dim);
         let mut chunk = if fits(&more) { more } else { fewer };
 
         let fit = dtype != DType::F32 && fits(&split) && fits(&chunk);
-        let kinds = tile_kernels(kernels, kv, dim).filter(|_| fit);
+        let kinds = tile_kernels(kernels, kv, dim, mappable).filter(|_| fit);
         if let Some(kinds) = &kinds {
             if kinds.prompt.is_some() {
                 chunk = Shape::prompt(kv, dim);
@@ -141,9 +158,8 @@ impl Attention {
         }
 
         let tiled = kinds.is_some();
-        // A box lies on one page, and rows have numbers of 31 bits.
-        let boxes = page_size.is_multiple_of(abi::RING_BOX_KEYS as usize);
-        let boxes = boxes && i32::try_from(pool_rows).is_ok();
+        // A box lies on one page.
+        let boxes = numbered && page_size.is_multiple_of(abi::RING_BOX_KEYS as usize);
         let ring_kernel = kinds.as_ref().and_then(|kinds| kinds.ring).filter(|_| boxes);
         let ring = ring_kernel.map(|_| Shape::ring(dim));
         let resident = match (&kinds, ring_kernel, ring) {
@@ -162,8 +178,12 @@ impl Attention {
         let rows = parts * SPLIT_ROWS;
         let arrivals = Memory::new(context, 4 * parts, "parts of attention")?;
         arrivals.fill(0)?;
+        let prompt_rows = kinds.map_or(PROMPT_ROWS, |kinds| kinds.prompts().rows(dim));
         Ok(Attention {
+            dtype,
             kv,
+            mappable,
+            tiling: Tiling { prompt_rows, ..Tiling::HEADS },
             tiled,
             group: None,
             chunk,
@@ -187,7 +207,7 @@ impl Attention {
         let Some(group) = self.group else { return false };
         self.list_start = start;
         if self.tiled {
-            self.list.make(Tiling::HEADS, chunks, group, self.split_blocks, keys_end);
+            self.list.make(self.tiling, chunks, group, self.split_blocks, keys_end);
         }
         self.list.prompt_tiles == 0
     }
@@ -217,7 +237,7 @@ impl Attention {
         let group = spec.heads / spec.kv_heads.max(1);
         let planned = self.group == Some(group) && !self.list.items.is_empty();
         self.group = Some(group);
-        match tile_kernels(kernels, self.kv, spec.head_dim) {
+        match tile_kernels(kernels, self.kv, spec.head_dim, self.mappable) {
             Some(tiles) if planned && call.slopes.is_null() => self.run_tiles(context, tiles, call),
             _ => self.run_plain(context, kernels, call),
         }
@@ -227,9 +247,9 @@ impl Attention {
         let kv_heads = call.spec.kv_heads;
         let WorkList { prompt_tiles, split, .. } = self.list;
         let items = call.device.input.address.offset_words(self.list_start);
-        let prompts = self.parameters(call, items, self.chunk);
-        let (blocks, shared) = ([prompt_tiles, kv_heads], self.chunk.shared_bytes);
-        kinds.prompts().launch_shared(context, blocks, abi::CHUNK_THREADS, shared, &prompts)?;
+        if prompt_tiles > 0 {
+            self.run_prompts(context, kinds.prompts(), call, items)?;
+        }
         if !split {
             return Ok(());
         }
@@ -237,11 +257,8 @@ impl Attention {
         let items = items.offset_bytes(prompt_tiles * size_of::<abi::WorkItem>());
         let blocks = [self.split_blocks, kv_heads];
         if let (Some(kernel), Some(shape)) = (kinds.ring, self.ring) {
-            let row_bytes = call.spec.head_dim * DType::BF16.bytes();
-            let (columns, rows) = (call.spec.head_dim, self.pool_rows);
-            let pool = Matrix { first: call.pool, columns, rows, row_bytes };
             let parameters = RingAttention {
-                pool: pool.whole_rows(self.kv.plain(), abi::RING_BOX_KEYS as usize)?,
+                pool: self.pool(call).whole_rows(self.kv.plain(), abi::RING_BOX_KEYS as usize)?,
                 attention: self.parameters(call, items, shape),
             };
             let shared = shape.shared_bytes;
@@ -250,6 +267,38 @@ impl Attention {
         let parameters = self.parameters(call, items, self.split);
         let shared = self.split.shared_bytes;
         kinds.split.launch_shared(context, blocks, abi::SPLIT_THREADS, shared, &parameters)
+    }
+
+    /// The tiles of prompts, which lie at `items`.
+    fn run_prompts(
+        &self,
+        context: &Context,
+        prompts: Prompts<'_>,
+        call: &AttendPages<'_>,
+        items: DevicePtr,
+    ) -> Result<()> {
+        let (tiles, kv_heads) = (self.list.prompt_tiles, call.spec.kv_heads);
+        let parameters = self.parameters(call, items, self.chunk);
+        let shared = self.chunk.shared_bytes;
+        match prompts {
+            Prompts::Each(kernel) => {
+                let blocks = [tiles, kv_heads];
+                kernel.launch_shared(context, blocks, abi::CHUNK_THREADS, shared, &parameters)
+            }
+            Prompts::Mapped(kernel) => {
+                let blocks = [(tiles * kv_heads).min(context.multiprocessors as usize), 1];
+                let threads = MappedTile::of(call.spec.head_dim).threads;
+                let pool = self.pool(call);
+                let all = prompt_attention::parameters(&pool, self.dtype, parameters, tiles)?;
+                kernel.launch_shared(context, blocks, threads, shared, &all)
+            }
+        }
+    }
+
+    /// The layer's pages of 16-bit elements: rows of K or V of a head.
+    fn pool(&self, call: &AttendPages<'_>) -> Matrix {
+        let (columns, rows) = (call.spec.head_dim, self.pool_rows);
+        Matrix { first: call.pool, columns, rows, row_bytes: columns * DType::BF16.bytes() }
     }
 
     fn parameters(&self, call: &AttendPages<'_>, items: DevicePtr, shape: Shape) -> PagedAttention {
@@ -340,28 +389,54 @@ pub(super) fn head_fits(spec: &AttnSpec, most: u32) -> Result<()> {
 }
 
 impl<'a> Kinds<'a> {
-    /// The one for 128 packed rows.
-    fn prompts(&self) -> &'a Kernel<PagedAttention> {
-        self.prompt.unwrap_or(self.chunk)
+    /// The one for tiles of prompts.
+    fn prompts(&self) -> Prompts<'a> {
+        self.prompt.unwrap_or(Prompts::Each(self.chunk))
     }
 }
 
-/// The kernels of a head size, if there are any.
-fn tile_kernels(k: &Kernels, kv: KvType, dim: usize) -> Option<Kinds<'_>> {
+impl Prompts<'_> {
+    /// Packed rows of a tile of heads of `dim`.
+    fn rows(&self, dim: usize) -> usize {
+        match self {
+            Prompts::Each(_) => PROMPT_ROWS,
+            Prompts::Mapped(_) => MappedTile::of(dim).rows,
+        }
+    }
+
+    /// See [`Kernel::allow_shared`].
+    fn allow_shared(&self, bytes: usize) -> Result<()> {
+        match self {
+            Prompts::Each(kernel) => kernel.allow_shared(bytes),
+            Prompts::Mapped(kernel) => kernel.allow_shared(bytes),
+        }
+    }
+
+    fn capability(&self) -> u32 {
+        match self {
+            Prompts::Each(kernel) => kernel.capability(),
+            Prompts::Mapped(kernel) => kernel.capability(),
+        }
+    }
+}
+
+/// The kernels of a head size, if there are any; `mappable`: tensor maps can copy its pages.
+fn tile_kernels(k: &Kernels, kv: KvType, dim: usize, mappable: bool) -> Option<Kinds<'_>> {
+    use Prompts::{Each, Mapped};
     let (chunk, prompt, split) = match (kv, dim) {
-        (KvType::E4m3, 64) => (&k.chunk_fp8_64, Some(&k.prompt_fp8_64), &k.split_e4m3_64),
+        (KvType::E4m3, 64) => (&k.chunk_fp8_64, Some(Each(&k.prompt_fp8_64)), &k.split_e4m3_64),
         (KvType::E4m3, 80) => (&k.chunk_fp8_80, None, &k.split_e4m3_80),
         (KvType::E4m3, 96) => (&k.chunk_fp8_96, None, &k.split_e4m3_96),
-        (KvType::E4m3, 128) => (&k.chunk_fp8_128, Some(&k.prompt_fp8_128), &k.split_e4m3_128),
-        (KvType::E4m3, 256) => (&k.chunk_fp8_256, Some(&k.prompt_fp8_256), &k.split_e4m3_256),
-        (KvType::E5m2, 64) => (&k.chunk_fp8_64, Some(&k.prompt_fp8_64), &k.split_e5m2_64),
-        (KvType::E5m2, 128) => (&k.chunk_fp8_128, Some(&k.prompt_fp8_128), &k.split_e5m2_128),
+        (KvType::E4m3, 128) => (&k.chunk_fp8_128, Some(Each(&k.prompt_fp8_128)), &k.split_e4m3_128),
+        (KvType::E4m3, 256) => (&k.chunk_fp8_256, Some(Each(&k.prompt_fp8_256)), &k.split_e4m3_256),
+        (KvType::E5m2, 64) => (&k.chunk_fp8_64, Some(Each(&k.prompt_fp8_64)), &k.split_e5m2_64),
+        (KvType::E5m2, 128) => (&k.chunk_fp8_128, Some(Each(&k.prompt_fp8_128)), &k.split_e5m2_128),
         (KvType::E4m3 | KvType::E5m2, _) => return None,
-        (_, 64) => (&k.chunk_64, Some(&k.prompt_64), &k.split_64),
+        (_, 64) => (&k.chunk_64, Some(Mapped(&k.prompt_64)), &k.split_64),
         (_, 80) => (&k.chunk_80, None, &k.split_80),
         (_, 96) => (&k.chunk_96, None, &k.split_96),
-        (_, 128) => (&k.chunk_128, Some(&k.prompt_128), &k.split_128),
-        (_, 256) => (&k.chunk_256, Some(&k.prompt_256), &k.split_256),
+        (_, 128) => (&k.chunk_128, Some(Mapped(&k.prompt_128)), &k.split_128),
+        (_, 256) => (&k.chunk_256, Some(Mapped(&k.prompt_256)), &k.split_256),
         _ => return None,
     };
     let ring = match (kv.plain(), dim) {
@@ -371,6 +446,10 @@ fn tile_kernels(k: &Kernels, kv: KvType, dim: usize) -> Option<Kinds<'_>> {
         _ => None,
     };
     let prompt = prompt.filter(|kernel| kernel.capability() == HOPPER);
+    // Where the kernel by wgmma is, the one by mma has no code.
+    if matches!(prompt, Some(Mapped(_))) && !mappable {
+        return None;
+    }
     let ring = ring.filter(|kernel| kernel.capability() == HOPPER);
     Some(Kinds { chunk, prompt, split, ring })
 }
@@ -442,13 +521,21 @@ impl Shape {
             .map(|stages| Shape { stages, shared_bytes: stages * stage_bytes + raw_bytes })
     }
 
-    /// Of the prompt kernel: Q, two stages of K and V (128 keys, 64 at the largest head size), what
-    /// aligns them; of eight bits a tile of each as it lies in pages.
+    /// Of the prompt kernel: Q, stages of K and V, what aligns them; of eight bits a tile of each as
+    /// it lies in pages.
     fn prompt(kv: KvType, dim: usize) -> Shape {
-        let keys = if dim == 256 { abi::PROMPT_KEYS_OF_256 } else { abi::PROMPT_KEYS } as usize;
-        let rows = PROMPT_ROWS + 2 * PROMPT_STAGES * keys;
-        let raw_bytes = if kv.plain().is_some() { 0 } else { 2 * keys * dim };
-        let shared_bytes = rows * dim * 2 + raw_bytes + abi::PROMPT_ALIGNMENT as usize;
-        Shape { stages: PROMPT_STAGES, shared_bytes }
+        let (rows, keys, stages, raw_bytes) = match kv.plain() {
+            Some(_) => {
+                let MappedTile { rows, keys, stages, .. } = MappedTile::of(dim);
+                (rows, keys, stages, 0)
+            }
+            None => {
+                let keys = if dim == 256 { abi::PROMPT_KEYS_OF_256 } else { abi::PROMPT_KEYS };
+                let keys = keys as usize;
+                (PROMPT_ROWS, keys, PROMPT_STAGES, 2 * keys * dim)
+            }
+        };
+        let operands = (rows + 2 * stages * keys) * dim * 2;
+        Shape { stages, shared_bytes: operands + raw_bytes + abi::PROMPT_ALIGNMENT as usize }
     }
 }

@@ -2,12 +2,13 @@
 //! `attention` has it made once a step and ships it with the step's input. It knows lengths, no
 //! values and no card but for its number of blocks.
 //!
-//! Prompts become tiles of 128 packed rows (tokens x the q heads of a KV head), longest first. A
-//! single token becomes a tile of at most 16 packed rows, a few tokens that all have logits
+//! Prompts become tiles of packed rows (tokens x the q heads of a KV head), those with most keys
+//! first. A single token becomes a tile of at most 16 packed rows, a few tokens that all have logits
 //! (drafts) some. All keys of all of those are laid in one line and cut among as many blocks as the
 //! card holds at once, so that all of them end together whatever the lengths; a block walks over
 //! its items, and the last block of a tile to finish joins the tile's parts.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use super::abi::{self, WorkItem, NEXT_ITEM, NO_PART};
@@ -81,7 +82,8 @@ impl WorkList {
         self.items.clear();
         let Tiling { prompt_rows, split_rows, .. } = tiling;
         let single = |chunk: &&BatchChunk| is_split(chunk, group, split_rows);
-        // Longest first: the last blocks to start are then short.
+        // Longest first: the last blocks to start are then short, and blocks that deal them among
+        // themselves have as much each.
         for chunk in chunks.iter().filter(|s| !single(s)) {
             let packed = chunk.tokens * group;
             for begin in (0..packed).step_by(prompt_rows).rev() {
@@ -90,6 +92,7 @@ impl WorkList {
                 self.items.push(item(chunk, begin, count, 0..keys_end(chunk, last)));
             }
         }
+        self.items.sort_by_key(|item| Reverse(item.keys_to));
         self.prompt_tiles = self.items.len();
 
         let tokens = || chunks.iter().filter(single);

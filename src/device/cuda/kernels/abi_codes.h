@@ -321,3 +321,26 @@ struct RowsGemm {
   CodedEnd end;
   Activation kind;
 };
+
+// ---- Attention over prompts (attention_prefill_sm90.cu) ----
+
+// Warpgroups of a block that multiply, each 64 packed rows of an item, up to head size 256 and at
+// 64; one more feeds them.
+constexpr u32 MAPPED_GROUPS = 2;
+constexpr u32 MAPPED_GROUPS_OF_64 = 3;
+constexpr u32 MAPPED_ROWS_OF_GROUP = 64;
+constexpr u32 MAPPED_THREADS_OF_GROUP = 128;
+// Keys of a tile, up to head size 128 and at 256.
+constexpr u32 MAPPED_KEYS = 128;
+constexpr u32 MAPPED_KEYS_OF_256 = 80;
+// Stages of K, and of V; at head size 64.
+constexpr u32 MAPPED_STAGES = 2;
+constexpr u32 MAPPED_STAGES_OF_64 = 4;
+
+// Items of all KV heads, dealt to blocks.
+struct PromptAttention {
+  TensorMap map;  // Of the pool: rows of a head, boxes of `piece` rows and 64 columns, swizzled.
+  PagedAttention pages;
+  u32 items;
+  u32 piece;  // Keys that lie one behind the other in a page and in a tile: divides both.
+};

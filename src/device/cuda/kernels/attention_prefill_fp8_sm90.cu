@@ -13,21 +13,74 @@
 #include "attention_prefill_sm90.cuh"
 #include "fp8_pages.cuh"
 
+#define THREADS CHUNK_THREADS
+#define PLACES 4
+#define ROWS PROMPT_ROWS
+
 #if ARCH == 90 && ACT != 0
 template <int D>
-struct Prompt : PromptTile<D, true> {
-  typedef PromptTile<D, true> Base;
-  using Base::KEYS;
+struct Prompt : PromptTile<D, ROWS, D == 256 ? PROMPT_KEYS_OF_256 : PROMPT_KEYS, true> {
+  static constexpr int KEYS = D == 256 ? PROMPT_KEYS_OF_256 : PROMPT_KEYS;
+  typedef PromptTile<D, ROWS, KEYS, true> Base;
   using Base::TILE;
   typedef RawTile<D, KEYS, THREADS> Raw;
   static constexpr int Q_PIECES = D / 8;  // of 16 bytes, in a row of q
 
+  u32 q, keys, values;  // addresses in shared memory; stage s of K is at keys + s * TILE
+  // The keys of the item that its rows see, and those that all rows of this warp see.
+  u32 from, to, least;
+
+  // Places in the block and in shared memory, and what rows see; nothing is summed yet.
+  __device__ void begin_item(const PagedAttention& c, const WorkItem& item) {
+    this->lane = threadIdx.x % 32;
+    this->row0 = threadIdx.x / 32 * 16;
+    this->kv = blockIdx.y;
+    this->clear();
+    constexpr u32 ALIGNMENT = PROMPT_ALIGNMENT;
+    q = (shared_address(dynamic_shared) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    keys = q + ROWS * D * 2;
+    values = keys + PROMPT_STAGES * TILE;
+    const u32 group = c.heads / c.kv_heads;
+    to = item.keys_to;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const u32 packed = item.begin + min(this->row(half), item.count - 1);
+      const SeenKeys seen(c, item.first_row + packed / group);
+      this->sees[half] = seen.from;
+      this->seen_to[half] = min(seen.to, to);
+    }
+    // No later row sees earlier keys, or ends before the first one.
+    from = max(item.keys_from, SeenKeys(c, item.first_row + item.begin / group).from);
+    least = __shfl_sync(~0u, this->seen_to[0], 0);
+  }
+  __device__ bool masked(const PagedAttention& c, u32 end) const {
+    return end > least || (c.window | c.chunk) != 0;
+  }
+
+  // Where the K of key `first + threadIdx.x` of this block's head lies, in units of 16 bytes from
+  // the pool's start; keys beyond the range are the last one again.
+  __device__ u32 locate(const PagedAttention& c, const u32* table, u32 t) const {
+    const u32 key = min(from + t * KEYS + threadIdx.x % KEYS, to - 1);
+    const u32 inside = blockIdx.y * c.page_size + key % c.page_size;
+    return (2 * c.kv_heads * c.page_size * table[key / c.page_size] + inside) * Raw::PIECES;
+  }
+
+  // The end of a round, for the whole block: its values are added, the next K and this V are there,
+  // and nobody needs this K and the V before. It stands at the top of the next round, where no
+  // compiler moves the wait for the values above the softmax that is to hide it.
+  __device__ void sync_stage() {
+    this->finish_values();
+    wait<0>();
+    publish();
+    __syncthreads();
+  }
+
   // Q as operands. The factors of its rows go to `factors`.
-  __device__ void load_q(const PagedAttention& c, const WorkItem* item, float* factors) {
+  __device__ void load_q(const PagedAttention& c, const WorkItem& item, float* factors) {
 #pragma unroll
     for (int i = 0; i < ROWS * Q_PIECES / THREADS; i++) {
       const u32 n = i * THREADS + threadIdx.x, r = n / Q_PIECES, piece = n % Q_PIECES;
-      const uint4* from = reinterpret_cast<const uint4*>(Base::row_of_q(c, item, r));
+      const uint4* from = reinterpret_cast<const uint4*>(Base::row_of_q(c, item, blockIdx.y, r));
       uint4 x = from[piece];
 #if ACT == 2
       u32 top = larger(larger(larger(larger(0, x.x), x.y), x.z), x.w);
@@ -37,7 +90,7 @@ struct Prompt : PromptTile<D, true> {
       x = make_uint4(unit.divide(x.x), unit.divide(x.y), unit.divide(x.z), unit.divide(x.w));
       if (piece == 0) factors[r] = unit.factor;
 #endif
-      store_shared(this->q + swizzled(r, piece, ROWS), x.x, x.y, x.z, x.w);
+      store_shared(q + swizzled(r, piece, ROWS), x.x, x.y, x.z, x.w);
     }
   }
 
@@ -59,17 +112,15 @@ struct Prompt : PromptTile<D, true> {
     else Raw::template convert<E4m3>(raw, at);
   }
 
-  __device__ void run(const PagedAttention& c, const WorkItem* item) {
+  __device__ void run(const PagedAttention& c, const WorkItem& item) {
     __shared__ u32 places[PLACES][KEYS];
     __shared__ float factors[ROWS];
-    const u32* table = row_of(c.slots, item->slot) + c.slots.pages;
+    const u32* table = row_of(c.slots, item.slot) + c.slots.pages;
     const u8* pool = reinterpret_cast<const u8*>(c.pool);
     const u64 slab = (u64)c.kv_heads * c.page_size * D;
     const bool e5m2 = c.kv == KV_TYPE_E5M2;
-    this->begin_item(c, item);
-    const PromptRange range(c, item, this->seen_to[0]);
-    const u32 from = range.from, to = range.to, tiles = (to - from + KEYS - 1) / KEYS;
-    const u32 keys = this->keys, values = this->values;
+    begin_item(c, item);
+    const u32 tiles = (to - from + KEYS - 1) / KEYS;
     const u32 raw_keys = values + PROMPT_STAGES * TILE, raw_values = raw_keys + Raw::BYTES;
     auto fetch_keys = [&](u32 t) {
       if (t < tiles) Raw::fetch(pool, places[t % PLACES], raw_keys);
@@ -81,8 +132,7 @@ struct Prompt : PromptTile<D, true> {
     if (threadIdx.x < KEYS) {
 #pragma unroll
       for (u32 t = 0; t < PLACES; t++)
-        places[t][threadIdx.x] =
-            Base::template locate<Raw::PIECES>(c, table, from + t * KEYS, to);
+        places[t][threadIdx.x] = locate(c, table, t);
     }
     __syncthreads();
     fetch_keys(0);
@@ -99,7 +149,7 @@ struct Prompt : PromptTile<D, true> {
     __syncthreads();
     set_scales(c, factors);
     ready();
-    this->start_scores(0);
+    this->start_scores(q, keys);
     if (tiles > 1) {
       wait<0>();
       convert(e5m2, raw_keys, keys + TILE);
@@ -108,17 +158,17 @@ struct Prompt : PromptTile<D, true> {
     }
     finish<0>();
     hold(this->s);
-    float2 shrink = this->online_softmax(c, from, to, range.masked(c, from + KEYS));
+    float2 shrink = this->online_softmax(c, from, masked(c, from + KEYS));
     u32 t = 0;
     for (; t + 1 < tiles; t++) {
-      this->sync_stage();
+      sync_stage();
       u32 place = 0;
       const bool look = t + 4 < tiles && threadIdx.x < KEYS;
-      if (look) place = Base::template locate<Raw::PIECES>(c, table, from + (t + 4) * KEYS, to);
+      if (look) place = locate(c, table, t + 4);
       this->prepare_values(shrink);
       ready();
-      this->start_scores((t + 1) % 2);
-      this->start_values(t % 2);
+      this->start_scores(q, keys + (t + 1) % 2 * TILE);
+      this->start_values(values + t % 2 * TILE);
       // Beside these: the V of the next round and the K of the one after it.
       convert(e5m2, raw_values, values + (t + 1) % 2 * TILE);
       if (t + 2 < tiles) convert(e5m2, raw_keys, keys + t % 2 * TILE);
@@ -129,11 +179,27 @@ struct Prompt : PromptTile<D, true> {
       finish<1>();
       hold(this->s);
       const u32 next = from + (t + 1) * KEYS;
-      shrink = this->online_softmax(c, next, to, range.masked(c, next + KEYS));
+      shrink = this->online_softmax(c, next, masked(c, next + KEYS));
     }
-    this->finish_values(shrink, t % 2);
+    sync_stage();
+    this->prepare_values(shrink);
+    ready();
+    this->start_values(values + t % 2 * TILE);
+    this->finish_values();
   }
 };
+
+#define PROMPT(D)                                \
+  begin();                                       \
+  const WorkItem item = call.items[blockIdx.x];  \
+  Prompt<D> prompt;                              \
+  prompt.run(call, item);                        \
+  prompt.write(call, item)
+#else
+// The device never launches these where they have no code.
+#define PROMPT(D) (void)call
 #endif
 
-PROMPTS(prompt_fp8)
+ENTRY(prompt_fp8, PROMPT, 64, THREADS, 1)
+ENTRY(prompt_fp8, PROMPT, 128, THREADS, 1)
+ENTRY(prompt_fp8, PROMPT, 256, THREADS, 1)
