@@ -2,9 +2,10 @@
 //! made and ships it with the step's input, `Cuda::attend` launches. It knows lengths, no values.
 //!
 //! Chunks of prompts and single tokens have kernels of their own, and so have pages of eight bits;
-//! those that need Hopper's instructions (kernels/attention_prefill_sm90.cu, attention_ring_sm90.cu).
-//! f32, head sizes without a tile, pages that tensor maps cannot cut for such a kernel, and the very
-//! first step (which learns the number of q heads) go to the plain kernel.
+//! those that need Hopper's instructions (kernels/attention_prefill_sm90.cu and
+//! attention_ring_sm90.cu). f32, head sizes without a tile, pages that tensor maps cannot cut for
+//! such a kernel, and the very first step (which learns the number of q heads) go to the plain
+//! kernel.
 //!
 //! The list lies at the front of the step's input, so its address never changes, and the grid of
 //! single tokens depends on the card alone: one recorded launch fits all decode steps.
@@ -304,6 +305,7 @@ impl Attention {
     fn parameters(&self, call: &AttendPages<'_>, items: DevicePtr, shape: Shape) -> PagedAttention {
         let AttendPages { spec, device, .. } = *call;
         let scales = Scales::of(spec, self.kv);
+
         PagedAttention {
             items,
             qkv: call.qkv,
@@ -521,8 +523,8 @@ impl Shape {
             .map(|stages| Shape { stages, shared_bytes: stages * stage_bytes + raw_bytes })
     }
 
-    /// Of the prompt kernel: Q, stages of K and V, what aligns them; of eight bits a tile of each as
-    /// it lies in pages.
+    /// Of the prompt kernel: Q, stages of K and V, what aligns them; of eight bits a tile of each
+    /// as it lies in pages.
     fn prompt(kv: KvType, dim: usize) -> Shape {
         let (rows, keys, stages, raw_bytes) = match kv.plain() {
             Some(_) => {
