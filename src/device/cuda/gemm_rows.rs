@@ -69,8 +69,8 @@ impl Plan {
         best
     }
 
-    /// Rows of a unit that a block copies one behind the other: all blocks have the same part of the
-    /// bandwidth, and the product takes as long as each of them. None: not to be had.
+    /// Rows of a unit that a block copies one behind the other: all blocks have the same part of
+    /// the bandwidth, and the product takes as long as each of them. None: not to be had.
     fn cost(self, held: &Shares, outputs: usize, units: usize) -> Option<usize> {
         let Plan { width, shares } = self;
         let tiles = outputs.div_ceil(width);

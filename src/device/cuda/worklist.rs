@@ -3,10 +3,10 @@
 //! values and no card but for its number of blocks.
 //!
 //! Prompts become tiles of packed rows (tokens x the q heads of a KV head), those with most keys
-//! first. A single token becomes a tile of at most 16 packed rows, a few tokens that all have logits
-//! (drafts) some. All keys of all of those are laid in one line and cut among as many blocks as the
-//! card holds at once, so that all of them end together whatever the lengths; a block walks over
-//! its items, and the last block of a tile to finish joins the tile's parts.
+//! first. A single token becomes a tile of at most 16 packed rows, a few tokens that all have
+//! logits (drafts) some. All keys of all of those are laid in one line and cut among as many blocks
+//! as the card holds at once, so that all of them end together whatever the lengths; a block walks
+//! over its items, and the last block of a tile to finish joins the tile's parts.
 
 use std::cmp::Reverse;
 use std::ops::Range;

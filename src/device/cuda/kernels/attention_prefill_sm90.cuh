@@ -7,7 +7,8 @@
 #include "warpgroup.cuh"
 
 #if ARCH == 90 && ACT != 0
-// Four lanes' rows of four become columns: x[i] is what lane i of the four had at this lane's place.
+// Four lanes' rows of four become columns: x[i] is what lane i of the four had at this lane's
+// place.
 __device__ __forceinline__ void turn_quad(u32 (&x)[4]) {
   const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
 #pragma unroll

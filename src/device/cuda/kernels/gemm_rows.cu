@@ -1,14 +1,14 @@
 // y = end(x W^T + b) for 17 to 64 rows of x on Hopper, where the weights' bytes are most of what
-// moves: W and x of half types, or both codes of E4M3 (33 rows and more; of fewer gemm_tiles), whose
-// sums are multiplied by a factor of each output and one of each row. Bias, activation and the
-// product of gate and up are in the end.
+// moves: W and x of half types, or both codes of E4M3 (33 rows and more; of fewer gemm_tiles),
+// whose sums are multiplied by a factor of each output and one of each row. Bias, activation and
+// the product of gate and up are in the end.
 //
 // x is the left operand of wgmma, its 64 rows one tile of them, and W^T the right one: a tile of W
 // may be any multiple of 16 outputs, so that the tiles of a product are about as many as blocks.
 // Both lie in shared memory as tensor maps put them. Two warpgroups have half of a tile's outputs
 // each, or (narrow tiles) each second stage, and add up in the end. Where tiles are few all the
-// same, a cluster of blocks shares a tile's inputs and adds up through distributed shared memory, in
-// the order of its blocks.
+// same, a cluster of blocks shares a tile's inputs and adds up through distributed shared memory,
+// in the order of its blocks.
 //
 // A stage holds 128 bytes of each of its rows of W and of x. One thread copies, some stages ahead
 // and over the ends of tiles; weights before the kernel before has ended. The sums of E4M3 within
@@ -35,7 +35,7 @@ struct Product {
   static constexpr u32 UNIT = BYTES ? PANEL_ROW_BYTES : PANEL_COLUMNS;  // inputs of a stage
   static constexpr u32 EIGHTS = N / 8;  // of outputs of a warpgroup: four sums of a thread each
   static constexpr u32 ALL_EIGHTS = EIGHTS * ACROSS, EIGHT_BYTES = WARPGROUP * 16;
-  static constexpr u32 TURNED_PITCH = 24;  // of 16 sums: lanes meet few others in a bank
+  static constexpr u32 TURNED_PITCH = 24;  // of 16 sums: few lanes wait for each other
   // Outputs at a time: of E4M3 registers for their sums are there twice.
   static constexpr u32 PART = BYTES && N > 64 ? N / 2 : N;
   static_assert(N % 16 == 0 && TURNS < STAGES && THREADS + 32 == ROWS_THREADS, "tiles");
@@ -232,9 +232,9 @@ struct Product {
     }
   }
 
-  // Of a tile's n-th end: what it ends with to shared memory, then by two eights of outputs, which of
-  // a gated tile are the gates and the ups of eight. The usual ends have code of their own, straight
-  // out of registers: chains of several microseconds otherwise.
+  // Of a tile's n-th end: what it ends with to shared memory, then by two eights of outputs, which
+  // of a gated tile are the gates and the ups of eight. The usual ends have code of their own,
+  // straight out of registers: chains of several microseconds otherwise.
   __device__ void end(u32 n, u32 tile, Scale scale, const float (&acc)[N / 2]) const {
     // Of the tile before nobody reads any more.
     if (n > 0) meet();
@@ -255,8 +255,8 @@ struct Product {
     }
   }
 
-  // Sums that all have are ended by each share and each warpgroup in part, else a warpgroup ends its
-  // own: the first eight, the one behind the last, and how many to the next two.
+  // Sums that all have are ended by each share and each warpgroup in part, else a warpgroup ends
+  // its own: the first eight, the one behind the last, and how many to the next two.
   struct Eights {
     u32 first, last, next;
   };

@@ -7,9 +7,9 @@
 // maps have put them: nothing is unpacked or turned. A tile is 128 outputs for all rows (gated half
 // as many, and their ups: eights of both take turns, so that a thread has a gate and its up). A
 // stage holds 128 bytes of each of its rows and of each row of x. One thread copies, some stages
-// ahead and over the ends of tiles; weights before the kernel before has ended. Where tiles are few,
-// a cluster of blocks shares a tile's inputs and adds up through distributed shared memory, in the
-// order of its blocks.
+// ahead and over the ends of tiles; weights before the kernel before has ended. Where tiles are
+// few, a cluster of blocks shares a tile's inputs and adds up through distributed shared memory, in
+// the order of its blocks.
 //
 // The sums of E4M3 within tensor cores have fewer bits than f32: no more than 128 products are left
 // to them.

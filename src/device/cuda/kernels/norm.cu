@@ -64,7 +64,7 @@ __device__ void normalise(const act* x, const float* weight, const float* bias, 
 template <class Norm>
 __device__ void round_written(const Norm& a) {
   const u64 row = blockIdx.x;
-  round_row<0>(a.out + row * a.width, a.width, 0.f, a.codes ? a.codes + row * a.width : 0,
+  round_row<1>(a.out + row * a.width, a.width, 0.f, a.codes ? a.codes + row * a.width : 0,
                a.bytes ? a.bytes + row * a.padded_width : 0, a.padded_width, a.steps + row);
 }
 
