@@ -10,20 +10,20 @@
 //! | `drafts` | what heads need that draft from hidden states |
 //! | `context` | driver probe, context, streams, events |
 //! | `device_ptr`, `memory` | addresses and memory of the GPU, page-locked memory of the host |
-//! | `abi` | what host and kernels share, made from kernels/abi.h and abi_ops.h |
+//! | `abi` | what host and kernels share, made from kernels/abi*.h |
 //! | `module` | the kernels' binaries, chosen by compute capability |
 //! | `launch` | one kernel, started |
 //! | `gemm`, `gemm_product` | cuBLASLt, one algorithm for each shape; what it multiplies |
 //! | `gemm_choices` | which algorithm, kept across starts |
 //! | `gemm_small_m`, `deferred_norm` | products of few rows; a norm between two of one row |
-//! | `gemm_tiles`, `shares` | products of some rows on Hopper; how blocks share a tile |
+//! | `gemm_tiles`, `gemm_rows`, `shares` | products of some rows on Hopper; how blocks share a tile |
 //! | `products` | which of the two, and what a product ends with |
 //! | `coded` | weights held as codes, and their upload |
 //! | `coded_products`, `coded_kernels` | products of them; which kernel |
 //! | `deferred_gate` | gates and ups, rounded as they are multiplied |
 //! | `coded_inputs`, `coded_scratch` | their inputs, rounded; memory that they need |
 //! | `graphs` | recorded decode steps |
-//! | `paged_attention` | attention over pages: which kernel |
+//! | `paged_attention`, `prompt_attention` | attention over pages: which kernel; that of prompts |
 //! | `latent_attention` | the same over latent vectors |
 //! | `page_attention` | which of the two, by what pages hold |
 //! | `worklist` | which tile of a step's attention meets which keys |
