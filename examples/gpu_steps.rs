@@ -142,7 +142,12 @@ fn measure(
     say(&format!("{} on {of} x {name}: open {opened:.2} s, load {loaded:.2} s", folder.display()));
 
     let longest = bench.limits.max_model_len;
-    for &work in works.iter().filter(|w| w.length(WARM_STEPS + STEPS) < longest) {
+    for &work in works {
+        let length = work.length(WARM_STEPS + STEPS);
+        if length >= longest {
+            say(&format!("{work:?}: left out, {length} positions of {longest} at most"));
+            continue;
+        }
         let floor = floor(spec, work, rank)?;
         let line = match work {
             Work::Prefill(tokens) => time_prefill(&mut bench, tokens, &floor)?,

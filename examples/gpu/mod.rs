@@ -18,7 +18,7 @@ pub const PAGE: usize = 16;
 const STEP_TOKENS: usize = 8192;
 const SLOTS: usize = 256;
 /// Positions of a sequence at most, whatever the model allows.
-const LONGEST: usize = 16_384;
+const LONGEST: usize = 65_536;
 
 /// A model's shapes from the config.json in `folder`.
 pub fn read_spec(folder: &Path) -> Result<ModelSpec> {

@@ -265,7 +265,8 @@ constexpr u32 TILE_KEYS = 64;
 constexpr u32 TILE_PADDING = 8;
 constexpr u32 CHUNK_THREADS = 256;
 constexpr u32 SPLIT_THREADS = 128;
-// Keys of a tile by wgmma, up to head size 128 and at 256; stages; what tiles are aligned to.
+// Over pages of eight bits by wgmma: keys of a tile, up to head size 128 and at 256; stages. And
+// what tiles are aligned to, of all pages.
 constexpr u32 PROMPT_KEYS = 128;
 constexpr u32 PROMPT_KEYS_OF_256 = 64;
 constexpr u32 PROMPT_STAGES = 2;
