@@ -75,9 +75,9 @@ def call(statement):
     """What stands for the contents of an `asm` statement."""
     template, *lists = split(statement.replace("::", ": :"), ":")
     text = "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', template)).strip()
-    operands = [re.match(r'"[^"]*"\s*\((.*)\)$', item, re.S)
-                for operands in lists[:2] for item in split(operands, ",") if item]
-    arguments = ", ".join(operand[1] for operand in operands)
+    operands = [item for operands in lists[:2] for item in split(operands, ",") if item]
+    # A macro of operands, of what is for Hopper alone, stays as it is.
+    arguments = ", ".join(re.sub(r'^"[^"]*"\s*\((.*)\)$', r"\1", item, flags=re.S) for item in operands)
     if not text:
         return "ptx_nothing()"
     # Macros within a template: the type of operands is known when it is compiled.
