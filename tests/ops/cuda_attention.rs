@@ -19,6 +19,21 @@ fn scales(kv: Option<KvType>) -> KvScales {
     }
 }
 
+/// Attention of `[heads, kv_heads, dim]` without anything special, over such pages.
+fn plain([heads, kv_heads, head_dim]: [usize; 3], kv: Option<KvType>) -> AttnSpec {
+    AttnSpec {
+        heads,
+        kv_heads,
+        head_dim,
+        scale: (head_dim as f32).powf(-0.5),
+        window: None,
+        chunk: None,
+        softcap: None,
+        kv_scales: scales(kv),
+        q_only: false,
+    }
+}
+
 /// A k that was rotated with a last bit of its own may go to the other of two neighbours of eight
 /// bits: in f32 one element in a million; one in some hundred where a half type was rotated twice.
 fn slack(dtype: DType, kv: Option<KvType>, rotary: usize) -> f32 {
@@ -164,18 +179,7 @@ fn attention_over_long_contexts() {
             compare!(dtype, &setup, &case, 1.0, |b| {
                 let width = (heads + 2 * kv_heads) * dim;
                 let table = b.table(26, 700, width);
-                let scale = (dim as f32).powf(-0.5);
-                let spec = AttnSpec {
-                    heads,
-                    kv_heads,
-                    head_dim: dim,
-                    scale,
-                    window,
-                    chunk: None,
-                    softcap: None,
-                    kv_scales: scales(kv),
-                    q_only: false,
-                };
+                let spec = AttnSpec { window, ..plain([heads, kv_heads, dim], kv) };
 
                 let mut results = Vec::new();
                 let mut qkv = b.tensor(700, width);
@@ -255,17 +259,7 @@ fn attention_over_images_that_are_seen_both_ways() {
             compare!(dtype, &setup, &case, 1.0, |b| {
                 let width = (heads + 2 * kv_heads) * dim;
                 let table = b.table(27, 480, width);
-                let spec = AttnSpec {
-                    heads,
-                    kv_heads,
-                    head_dim: dim,
-                    scale: (dim as f32).powf(-0.5),
-                    window,
-                    chunk: None,
-                    softcap: None,
-                    kv_scales: scales(kv),
-                    q_only: false,
-                };
+                let spec = AttnSpec { window, ..plain([heads, kv_heads, dim], kv) };
 
                 let mut results = Vec::new();
                 let mut qkv = b.tensor(480, width);
@@ -316,18 +310,7 @@ fn attention_over_many_sequences() {
             compare!(dtype, &setup, &case, 1.0, |b| {
                 let width = (heads + 2 * kv_heads) * dim;
                 let table = b.table(27, setup.step_tokens, width);
-                let scale = (dim as f32).powf(-0.5);
-                let spec = AttnSpec {
-                    heads,
-                    kv_heads,
-                    head_dim: dim,
-                    scale,
-                    window: None,
-                    chunk: None,
-                    softcap: None,
-                    kv_scales: scales(kv),
-                    q_only: false,
-                };
+                let spec = plain([heads, kv_heads, dim], kv);
 
                 let mut results = Vec::new();
                 let mut qkv = b.tensor(setup.step_tokens, width);
@@ -365,17 +348,7 @@ fn attention_ignores_what_lies_behind_the_end() {
                 let width = (heads + 2 * kv_heads) * dim;
                 let table = b.table(28, 120, width);
                 let nothing = b.given(WeightKind::Table, &vec![f32::NAN; 120 * width], width);
-                let spec = AttnSpec {
-                    heads,
-                    kv_heads,
-                    head_dim: dim,
-                    scale: (dim as f32).powf(-0.5),
-                    window,
-                    chunk: None,
-                    softcap: None,
-                    kv_scales: scales(kv),
-                    q_only: false,
-                };
+                let spec = AttnSpec { window, ..plain([heads, kv_heads, dim], kv) };
 
                 let mut results = Vec::new();
                 let mut qkv = b.tensor(120, width);
@@ -433,17 +406,7 @@ fn attention_over_pages_that_held_nan() {
             compare!(dtype, &setup, &case, 1.0, |b| {
                 let width = (heads + 2 * kv_heads) * dim;
                 let table = b.table(29, setup.step_tokens, width);
-                let spec = AttnSpec {
-                    heads,
-                    kv_heads,
-                    head_dim: dim,
-                    scale: (dim as f32).powf(-0.5),
-                    window,
-                    chunk,
-                    softcap: None,
-                    kv_scales: KvScales::ONE,
-                    q_only: false,
-                };
+                let spec = AttnSpec { window, chunk, ..plain([heads, kv_heads, dim], None) };
 
                 // Two rounds of the longest sequences go through all pages of the pool.
                 let mut qkv = b.tensor(setup.step_tokens, width);
