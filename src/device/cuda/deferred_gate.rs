@@ -5,6 +5,7 @@
 
 use super::abi;
 use super::coded_scratch::padded_inputs;
+use super::deferred::Deferred;
 use super::device_ptr::DevicePtr;
 use super::products::columns;
 use super::{Cuda, ROW_THREADS};
@@ -39,8 +40,7 @@ impl Cuda {
         self.context.defer(end.out, move |context| {
             kernels.gated_act.launch(context, blocks, ROW_THREADS, &end)
         });
-        self.deferred_norm = None;
-        self.deferred_gate = Some((rows, end));
+        self.deferred = Some(Deferred::Gate(rows, end));
         Ok(())
     }
 
@@ -53,10 +53,10 @@ impl Cuda {
         bytes: DevicePtr,
         steps: DevicePtr,
     ) -> Result<bool> {
-        let waiting = self.deferred_gate.filter(|(of, end)| *of == rows && end.out == x);
-        let Some((_, end)) = waiting.filter(|_| self.context.take_deferred(x)) else {
+        let Some(Deferred::Gate(of, end)) = self.deferred else { return Ok(false) };
+        if of != rows || end.out != x || !self.context.take_deferred(x) {
             return Ok(false);
-        };
+        }
 
         let half = end.half as usize;
         let parameters = abi::GatedRound {

@@ -5,6 +5,7 @@
 
 use super::abi;
 use super::coded_scratch::padded_inputs;
+use super::deferred::Deferred;
 use super::dense::norm_threads;
 use super::device_ptr::DevicePtr;
 use super::gemm_small_m::{self, End, NormOfRow, SmallProduct};
@@ -22,8 +23,8 @@ impl Cuda {
         inputs: usize,
         x: DevicePtr,
     ) -> (DevicePtr, Option<NormOfRow>) {
-        match self.deferred_norm {
-            Some((of, norm))
+        match self.deferred {
+            Some(Deferred::Norm(of, norm))
                 if norm.out == x
                     && gemm_small_m::norms(rows, inputs)
                     && self.context.take_deferred(x) =>
@@ -82,8 +83,7 @@ impl Cuda {
             eps: norm.eps,
             kind: norm.kind.into(),
         };
-        self.deferred_gate = None;
-        self.deferred_norm = Some((residual, norm));
+        self.deferred = Some(Deferred::Norm(residual, norm));
         let kernels = self.kernels.clone();
         self.context.defer(out, move |context| {
             let parameters = abi::NormRows {

@@ -20,7 +20,7 @@
 //! | `products` | which of the two, and what a product ends with |
 //! | `coded` | weights held as codes, and their upload |
 //! | `coded_products`, `coded_kernels` | products of them; which kernel |
-//! | `deferred_gate` | gates and ups, rounded as they are multiplied |
+//! | `deferred_gate`, `deferred` | gates and ups, rounded as they are multiplied; what waits so |
 //! | `coded_inputs`, `coded_scratch` | their inputs, rounded; memory that they need |
 //! | `graphs` | recorded decode steps |
 //! | `paged_attention`, `prompt_attention` | attention over pages: which kernel; that of prompts |
@@ -57,6 +57,7 @@ mod coded_kernels;
 mod coded_products;
 mod coded_scratch;
 mod context;
+mod deferred;
 mod deferred_gate;
 mod deferred_norm;
 mod dense;
@@ -112,9 +113,9 @@ use std::sync::Arc;
 
 use self::coded_scratch::CodedScratch;
 use self::context::Context;
+use self::deferred::Deferred;
 use self::device_ptr::DevicePtr;
 use self::gemm::Gemm;
-use self::gemm_small_m::NormOfRow;
 use self::graphs::Graphs;
 pub use self::joined_norm::SeamWay;
 use self::low_rank::Adapters;
@@ -183,10 +184,7 @@ pub struct Cuda {
     padded: Option<usize>,
     /// Gates and ups before they are multiplied.
     scratch: Option<Memory>,
-    /// The norm that was deferred last, and of which rows.
-    deferred_norm: Option<(DevicePtr, NormOfRow)>,
-    /// The gated end that was deferred last, and of how many rows.
-    deferred_gate: Option<(usize, abi::GatedAct)>,
+    deferred: Option<Deferred>,
     /// Widest GateUp so far.
     gate_up: usize,
     /// Rows of the largest table or head that ranks share out.
@@ -244,8 +242,7 @@ impl Cuda {
             eager: false,
             padded: None,
             scratch: None,
-            deferred_norm: None,
-            deferred_gate: None,
+            deferred: None,
             gate_up: 0,
             shared_rows: 0,
             member: None,
