@@ -186,11 +186,7 @@ impl Cuda {
         inputs: &Inputs,
         y: DevicePtr,
     ) -> Result<CodedProduct> {
-        let (end, kind) = match end {
-            End::Act(kind) => (CodedEnd::Act, kind),
-            End::Gated(kind) => (CodedEnd::Gated, kind),
-            End::Logits => (CodedEnd::Logits, abi::Activation::None),
-        };
+        let (end, kind) = end.told();
 
         Ok(CodedProduct {
             w: coded.matrix,

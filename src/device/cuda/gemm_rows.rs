@@ -1,7 +1,7 @@
 //! Which products go to the kernels of kernels/gemm_rows.cu, and their launch: up to 64 rows, where
 //! weights are most of what is read. The products ask it; it knows no weight's name.
 
-use super::abi::{self, Activation, CodedEnd, RowsGemm};
+use super::abi::{self, RowsGemm, TiledGemm};
 use super::coded_kernels::WGMMA;
 use super::context::Context;
 use super::device_ptr::DevicePtr;
@@ -10,11 +10,9 @@ use super::gemm_tiles::{Kind, TiledProduct};
 use super::launch::Kernel;
 use super::module::Kernels;
 use super::shares::Shares;
-use super::tensor_map::Matrix;
 use crate::device::DType;
 use crate::error::Result;
 
-const UNIT_BYTES: usize = abi::TILED_UNIT_BYTES as usize;
 const SHARED_BYTES: usize = abi::ROWS_SHARED_BYTES as usize;
 /// Shares of a tile's inputs at most: clusters of more leave multiprocessors idle.
 const MOST_SHARES: usize = 4;
@@ -34,13 +32,8 @@ pub fn takes(context: &Context, act: DType, product: &TiledProduct) -> bool {
         Kind::Activations(_) => abi::TILED_HALF_ROWS,
         Kind::E4m3 { .. } => abi::TILED_ROWS,
     };
-    // Gates and ups are copied by eights.
-    let even = !matches!(product.end, End::Gated(_)) || product.outputs.is_multiple_of(16);
-    context.capability == WGMMA
-        && act != DType::F32
+    product.has_tiles(context, act)
         && (fewer as usize + 1..=abi::ROWS_MOST as usize).contains(&product.rows)
-        && (product.inputs * product.kind.bytes()).is_multiple_of(16)
-        && even
 }
 
 /// How a product is cut.
@@ -123,40 +116,27 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<Shares> {
 
 /// Enqueue a product that [`takes`] accepts.
 pub fn run(context: &Context, k: &Kernels, held: &Shares, product: &TiledProduct) -> Result<()> {
-    let &TiledProduct { kind, rows, outputs, inputs, .. } = product;
-    let row_bytes = inputs * kind.bytes();
-    let matrix = |first, rows| Matrix { first, columns: inputs, rows, row_bytes };
-    let (w, x) = (matrix(product.w, outputs), matrix(product.x, rows));
-    let units = row_bytes.div_ceil(UNIT_BYTES);
-    let Plan { width, shares } = Plan::of(held, outputs, units);
-    let gated = matches!(product.end, End::Gated(_));
-    let (act, factor, steps) = match kind {
-        Kind::Activations(act) => (Some(act), DevicePtr::NULL, DevicePtr::NULL),
-        Kind::E4m3 { factor, steps } => (None, factor, steps),
-    };
-    let (end, activation) = match product.end {
-        End::Act(kind) => (CodedEnd::Act, kind),
-        End::Gated(kind) => (CodedEnd::Gated, kind),
-        End::Logits => (CodedEnd::Logits, Activation::None),
-    };
+    let Plan { width, shares } = Plan::of(held, product.outputs, product.units());
+    let TiledGemm { w, x, factor, steps, bias, y, rows, outputs, units, end, kind } =
+        product.parameters(width, abi::ROWS_MOST as usize)?;
     let parameters = RowsGemm {
-        w: if gated { w.eights(act, width)? } else { w.panels(act, width)? },
-        x: x.panels(act, abi::ROWS_MOST as usize)?,
+        w,
+        x,
         factor,
         steps,
-        bias: product.bias,
-        y: product.y,
-        rows: rows as u32,
-        outputs: outputs as u32,
-        units: units as u32,
+        bias,
+        y,
+        rows,
+        outputs,
+        units,
         shares: shares as u32,
         end,
-        kind: activation,
+        kind,
     };
 
-    let tiles = outputs.div_ceil(width).min(held.held(shares)).max(1);
+    let tiles = product.outputs.div_ceil(width).min(held.held(shares)).max(1);
     let (threads, blocks) = (abi::ROWS_THREADS, [tiles * shares, 1]);
-    let kernel = kernel(k, kind, width);
+    let kernel = kernel(k, product.kind, width);
     kernel.launch_clusters(context, blocks, shares, threads, SHARED_BYTES, &parameters)
 }
 

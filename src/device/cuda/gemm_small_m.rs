@@ -2,7 +2,7 @@
 //! half type, where streaming the weights is all there is to do. `Cuda`'s linear ops ask it first;
 //! it knows no weight's name.
 
-use super::abi::{self, Activation};
+use super::abi::{self, Activation, CodedEnd};
 use super::context::Context;
 use super::device_ptr::DevicePtr;
 use super::module::Kernels;
@@ -22,6 +22,17 @@ pub enum End {
     Gated(Activation),
     /// f32 `[rows, outputs]`.
     Logits,
+}
+
+impl End {
+    /// As kernels by tiles and of codes are told.
+    pub(super) fn told(self) -> (CodedEnd, Activation) {
+        match self {
+            End::Act(kind) => (CodedEnd::Act, kind),
+            End::Gated(kind) => (CodedEnd::Gated, kind),
+            End::Logits => (CodedEnd::Logits, Activation::None),
+        }
+    }
 }
 
 /// One product. Addresses are of device memory; `bias` is f32, or null.

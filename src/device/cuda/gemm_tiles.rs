@@ -2,7 +2,7 @@
 //! half type or of E4M3, where weights are nearly all that is read. The products ask it; it knows
 //! no weight's name.
 
-use super::abi::{self, Activation, CodedEnd, TiledGemm};
+use super::abi::{self, TiledGemm};
 use super::coded_kernels::WGMMA;
 use super::context::Context;
 use super::device_ptr::DevicePtr;
@@ -13,8 +13,6 @@ use super::shares::Shares;
 use super::tensor_map::Matrix;
 use crate::device::DType;
 use crate::error::Result;
-
-const UNIT_BYTES: usize = abi::TILED_UNIT_BYTES as usize;
 
 /// What W and x of a product are.
 #[derive(Debug, Clone, Copy)]
@@ -49,19 +47,58 @@ pub struct TiledProduct {
     pub end: End,
 }
 
+impl TiledProduct {
+    /// Whether tensor maps can cut it, and this card multiplies what they copy.
+    pub fn has_tiles(&self, context: &Context, act: DType) -> bool {
+        // Gates and ups are copied by eights.
+        let even = !matches!(self.end, End::Gated(_)) || self.outputs.is_multiple_of(16);
+        context.capability == WGMMA
+            && act != DType::F32
+            && (self.inputs * self.kind.bytes()).is_multiple_of(16)
+            && even
+    }
+
+    /// What a kernel is given whose tiles are of so many outputs, with so many rows of x.
+    pub fn parameters(&self, tile: usize, rows_of_x: usize) -> Result<TiledGemm> {
+        let &TiledProduct { kind, rows, outputs, inputs, .. } = self;
+        let row_bytes = inputs * kind.bytes();
+        let matrix = |first, rows| Matrix { first, columns: inputs, rows, row_bytes };
+        let (w, x) = (matrix(self.w, outputs), matrix(self.x, rows));
+        let gated = matches!(self.end, End::Gated(_));
+        let (act, factor, steps) = match kind {
+            Kind::Activations(act) => (Some(act), DevicePtr::NULL, DevicePtr::NULL),
+            Kind::E4m3 { factor, steps } => (None, factor, steps),
+        };
+        let (end, activation) = self.end.told();
+
+        Ok(TiledGemm {
+            w: if gated { w.eights(act, tile)? } else { w.panels(act, tile)? },
+            x: x.panels(act, rows_of_x)?,
+            factor,
+            steps,
+            bias: self.bias,
+            y: self.y,
+            rows: rows as u32,
+            outputs: outputs as u32,
+            units: self.units() as u32,
+            end,
+            kind: activation,
+        })
+    }
+
+    /// Of TILED_UNIT_BYTES, of a row.
+    pub fn units(&self) -> usize {
+        (self.inputs * self.kind.bytes()).div_ceil(abi::TILED_UNIT_BYTES as usize)
+    }
+}
+
 /// Whether a product of this size is ours.
 pub fn takes(context: &Context, act: DType, product: &TiledProduct) -> bool {
     let most_rows = match product.kind {
         Kind::Activations(_) => abi::TILED_HALF_ROWS,
         Kind::E4m3 { .. } => abi::TILED_ROWS,
     };
-    // Gates and ups are copied by eights.
-    let even = !matches!(product.end, End::Gated(_)) || product.outputs.is_multiple_of(16);
-    context.capability == WGMMA
-        && act != DType::F32
-        && (1..=most_rows as usize).contains(&product.rows)
-        && (product.inputs * product.kind.bytes()).is_multiple_of(16)
-        && even
+    product.has_tiles(context, act) && (1..=most_rows as usize).contains(&product.rows)
 }
 
 const OUTPUTS: usize = abi::TILED_OUTPUTS as usize;
@@ -95,44 +132,12 @@ pub fn run(
     held: &Shares,
     product: &TiledProduct,
 ) -> Result<()> {
-    let &TiledProduct { kind, rows, outputs, inputs, .. } = product;
-    let (kernel, columns) = kernel(kernels, kind, rows);
-    let row_bytes = inputs * kind.bytes();
-    let matrix = |first, rows| Matrix { first, columns: inputs, rows, row_bytes };
-    let (w, x) = (matrix(product.w, outputs), matrix(product.x, rows));
-    let gated = matches!(product.end, End::Gated(_));
-    let act = match kind {
-        Kind::Activations(act) => Some(act),
-        Kind::E4m3 { .. } => None,
-    };
-    let (factor, steps) = match kind {
-        Kind::Activations(_) => (DevicePtr::NULL, DevicePtr::NULL),
-        Kind::E4m3 { factor, steps } => (factor, steps),
-    };
-    let (end, activation) = match product.end {
-        End::Act(kind) => (CodedEnd::Act, kind),
-        End::Gated(kind) => (CodedEnd::Gated, kind),
-        End::Logits => (CodedEnd::Logits, Activation::None),
-    };
-
-    let units = row_bytes.div_ceil(UNIT_BYTES);
-    let parameters = TiledGemm {
-        w: if gated { w.eights(act, OUTPUTS)? } else { w.panels(act, OUTPUTS)? },
-        x: x.panels(act, columns)?,
-        factor,
-        steps,
-        bias: product.bias,
-        y: product.y,
-        rows: rows as u32,
-        outputs: outputs as u32,
-        units: units as u32,
-        end,
-        kind: activation,
-    };
+    let (kernel, columns) = kernel(kernels, product.kind, product.rows);
+    let parameters = product.parameters(OUTPUTS, columns)?;
 
     // All blocks are on the card at once: a block that walks over several tiles has them whole.
-    let tiles = outputs.div_ceil(OUTPUTS);
-    let share = held.of_one_wave(tiles, units);
+    let tiles = product.outputs.div_ceil(OUTPUTS);
+    let share = held.of_one_wave(tiles, product.units());
     let blocks = [tiles.min(held.resident()).max(1) * share, 1];
     kernel.launch_clusters(context, blocks, share, abi::TILED_THREADS, SHARED_BYTES, &parameters)
 }

@@ -26,23 +26,22 @@ impl Matrix {
     pub fn boxes_of_bytes(&self, columns: usize, rows: usize) -> Result<TensorMap> {
         let kind = sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT8;
         let plain = sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE;
-        self.boxes(kind, columns, rows, plain)
+        self.boxes(kind, columns, rows, plain, AHEAD)
     }
 
     /// Boxes of 128 bytes of `rows` rows of a half type, or of bytes without one, 16-byte pieces
     /// swizzled by the row's number (kernels/warpgroup.cuh).
     pub fn panels(&self, act: Option<DType>, rows: usize) -> Result<TensorMap> {
         let (kind, columns) = panel_of(act)?;
-        self.boxes(kind, columns, rows, SWIZZLED)
+        self.boxes(kind, columns, rows, SWIZZLED, AHEAD)
     }
 
     /// The same where the panels of a box's rows are copied one right after the other. L2 then
     /// fetches 128 bytes at a time: with 256 attention over 64 x 2048 keys takes 8 % longer.
     pub fn whole_rows(&self, act: Option<DType>, rows: usize) -> Result<TensorMap> {
         let (kind, columns) = panel_of(act)?;
-        let (sizes, extent) = (self.sizes(), [columns as u32, rows as u32]);
         let at_once = sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B;
-        encode(kind, self.first, sizes, [self.row_bytes as u64], extent, SWIZZLED, at_once)
+        self.boxes(kind, columns, rows, SWIZZLED, at_once)
     }
 
     /// The same of the two halves of the rows: eights of both take turns, `rows` in all. The rows
@@ -67,13 +66,11 @@ impl Matrix {
         columns: usize,
         rows: usize,
         swizzle: sys::CUtensorMapSwizzle,
+        at_once: sys::CUtensorMapL2promotion,
     ) -> Result<TensorMap> {
-        let (sizes, extent) = (self.sizes(), [columns as u32, rows as u32]);
-        encode(kind, self.first, sizes, [self.row_bytes as u64], extent, swizzle, AHEAD)
-    }
-
-    fn sizes(&self) -> [u64; 2] {
-        [self.columns as u64, self.rows as u64]
+        let sizes = [self.columns as u64, self.rows as u64];
+        let extent = [columns as u32, rows as u32];
+        encode(kind, self.first, sizes, [self.row_bytes as u64], extent, swizzle, at_once)
     }
 }
 
