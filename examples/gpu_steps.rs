@@ -1,6 +1,7 @@
 //! Steps of a model on a GPU, or on several that share it, timed: `gpu_steps FOLDER [ranks=N]
-//! [WORK...]`. The folder holds a config.json; weights are made up. WORK is `prefill:TOKENS` or
-//! `decode:SEQUENCESxCONTEXT`; without any, a usual set. Prints the host's share of a step,
+//! [WORK...]`. The folder holds a config.json; weights are made up. WORK is `prefill:TOKENS`,
+//! `decode:SEQUENCESxCONTEXT` or `mixed:SEQUENCESxCONTEXT+TOKENS`, where each step also reads so
+//! many tokens of a prompt; without any, a usual set. Prints the host's share of a step,
 //! milliseconds per decode step at several batch sizes, and prompt tokens per second, beside the
 //! floor: what the trace device counts of a rank's step. Greedy, depth 2, as the engine runs it but
 //! without engine, text and server.
@@ -14,7 +15,7 @@ use std::thread;
 use std::time::Instant;
 
 use floor::Floor;
-use gpu::{median, read_spec, Bench, Work, PAGE};
+use gpu::{median, read_spec, Bench, Streams, Work, PAGE};
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::trace::Trace;
@@ -28,23 +29,22 @@ const STEPS: usize = 40;
 fn usual() -> Vec<Work> {
     let prefills = [128, 512, 2048, 4096].map(Work::Prefill).into_iter();
     let decodes = [(1, 512), (1, 4096), (16, 512), (64, 512), (256, 512)];
-    prefills.chain(decodes.map(|(b, c)| Work::Decode(b, c))).collect()
+    prefills.chain(decodes.map(|(b, c)| Work::Decode(Streams::new(b, c)))).collect()
 }
 
 /// Pages that the sequences of `work` take, and one that nobody has.
 fn pages(work: Work) -> usize {
-    1 + work.slots().len() * work.length(WARM_STEPS + STEPS).div_ceil(PAGE)
+    1 + work.slots() * work.length(WARM_STEPS + STEPS).div_ceil(PAGE)
 }
 
 /// Of one step of a rank: its bytes or its FLOPs, of all ops together.
 fn floor(spec: &ModelSpec, work: Work, rank: Rank) -> Result<Floor> {
     let mut bench = Bench::load(spec, Trace::of_rank(spec.dtype, rank), pages(work))?;
-    let slots = work.slots();
     match work {
-        Work::Prefill(tokens) => bench.prefill(&slots, tokens)?,
-        Work::Decode(_, context) => {
-            slots.iter().for_each(|&slot| bench.open(slot, context));
-            drop(bench.decode(&slots, 1)?);
+        Work::Prefill(tokens) => bench.prefill(&[0], tokens)?,
+        Work::Decode(streams) => {
+            bench.open_streams(streams);
+            drop(bench.decode(streams, 1)?);
         }
     }
     let launches = bench.dev.take_launches();
@@ -76,17 +76,17 @@ fn time_prefill(bench: &mut Bench<Cuda>, tokens: usize, floor: &Floor) -> Result
 
 fn time_decode(
     bench: &mut Bench<Cuda>,
-    slots: &[u32],
-    context: usize,
+    streams: Streams,
     floor: &Floor,
 ) -> Result<String> {
-    let batch = slots.len();
-    bench.prefill(slots, context)?;
-    bench.decode(slots, WARM_STEPS)?;
-    let pace = bench.decode(slots, STEPS)?;
+    let Streams { batch, context, prompt } = streams;
+    bench.prefill(&streams.slots(), context)?;
+    bench.decode(streams, WARM_STEPS)?;
+    let pace = bench.decode(streams, STEPS)?;
     let ms = pace.steps_ms.iter().sum::<f64>() / STEPS as f64;
+    let tokens = if prompt > 0 { format!(" + {prompt}") } else { String::new() };
     Ok(format!(
-        "decode {batch} x {context}: {ms:.3} ms a step (host {:.3}), {:.0} tokens/s, {}",
+        "decode {batch} x {context}{tokens}: {ms:.3} ms a step (host {:.3}), {:.0} tokens/s, {}",
         pace.host_ms,
         batch as f64 / ms * 1e3,
         beside(floor, ms)
@@ -151,7 +151,7 @@ fn measure(
         let floor = floor(spec, work, rank)?;
         let line = match work {
             Work::Prefill(tokens) => time_prefill(&mut bench, tokens, &floor)?,
-            Work::Decode(_, context) => time_decode(&mut bench, &work.slots(), context, &floor)?,
+            Work::Decode(streams) => time_decode(&mut bench, streams, &floor)?,
         };
         say(&line);
     }
@@ -159,7 +159,7 @@ fn measure(
 }
 
 fn main() {
-    const USAGE: &str = "usage: gpu_steps FOLDER [ranks=N] [prefill:N] [decode:BxC]";
+    const USAGE: &str = "usage: gpu_steps FOLDER [ranks=N] [prefill:N] [decode:BxC] [mixed:BxC+N]";
     let mut args = std::env::args().skip(1);
     let folder = args.next().expect(USAGE);
     let mut ranks = 1;
@@ -191,10 +191,10 @@ mod tests {
         for name in ["llama", "granite-hybrid-mamba", "gemma4", "gpt-oss"] {
             let spec = read_spec(&models.join(name)).unwrap();
             let of = |work, rank| floor(&spec, work, rank).unwrap().us();
-            let one = of(Work::Decode(1, 40), Rank::ALONE);
-            let many = of(Work::Decode(16, 40), Rank::ALONE);
+            let one = of(Work::Decode(Streams::new(1, 40)), Rank::ALONE);
+            let many = of(Work::Decode(Streams::new(16, 40)), Rank::ALONE);
             assert!(0.0 < one && one < many && many < 16.0 * one, "{name}: {one} us, {many} us");
-            let half = of(Work::Decode(1, 40), Rank { index: 1, of: 2 });
+            let half = of(Work::Decode(Streams::new(1, 40)), Rank { index: 1, of: 2 });
             assert!((0.4..0.8).contains(&(half / one)), "{name}: {half} us of {one} us");
             assert!(of(Work::Prefill(40), Rank::ALONE) > one, "{name}");
         }

@@ -36,12 +36,25 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 pub enum Work {
     /// One prompt of so many tokens, in one step.
     Prefill(usize),
-    /// Sequences, and the positions that each has at the start.
-    Decode(u32, usize),
+    /// A token of each stream.
+    Decode(Streams),
+}
+
+/// What gets a token in each step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streams {
+    /// In slots from 0 on.
+    pub batch: u32,
+    /// Positions that each has at the start.
+    pub context: usize,
+    /// Tokens of a prompt that begins, which each step reads beside them, in the slot behind
+    /// theirs; or 0.
+    pub prompt: usize,
 }
 
 impl Work {
-    /// `prefill:TOKENS`, `decode:SEQUENCESxCONTEXT` or the same without `decode:`.
+    /// `prefill:TOKENS`, `decode:SEQUENCESxCONTEXT` or the same without `decode:`,
+    /// `mixed:SEQUENCESxCONTEXT+TOKENS`.
     pub fn parse(text: &str) -> Option<Work> {
         let (kind, rest) = text.split_once(':').unwrap_or(("decode", text));
         match kind {
@@ -49,11 +62,13 @@ impl Work {
                 let tokens = rest.parse().ok();
                 tokens.filter(|n| (1..=STEP_TOKENS).contains(n)).map(Work::Prefill)
             }
-            "decode" => {
-                let (batch, context) = rest.split_once('x')?;
-                let batch = batch.parse().ok().filter(|n| (1..=SLOTS as u32).contains(n))?;
-                let context = context.parse().ok().filter(|&n| n > 0)?;
-                Some(Work::Decode(batch, context))
+            "decode" => Streams::parse(rest, 0).map(Work::Decode),
+            "mixed" => {
+                let (rest, tokens) = rest.split_once('+')?;
+                let tokens = tokens.parse().ok().filter(|n| (2..STEP_TOKENS).contains(n))?;
+                let streams = Streams::parse(rest, tokens)?;
+                let fits = streams.batch as usize + tokens <= STEP_TOKENS;
+                fits.then_some(Work::Decode(streams))
             }
             _ => None,
         }
@@ -63,15 +78,36 @@ impl Work {
     pub fn length(self, steps: usize) -> usize {
         match self {
             Work::Prefill(tokens) => tokens,
-            Work::Decode(_, context) => context + steps,
+            Work::Decode(streams) => (streams.context + steps).max(streams.prompt),
         }
     }
 
-    pub fn slots(self) -> Vec<u32> {
+    /// How many slots it takes, from 0 on.
+    pub fn slots(self) -> usize {
         match self {
-            Work::Prefill(_) => vec![0],
-            Work::Decode(batch, _) => (0..batch).collect(),
+            Work::Prefill(_) => 1,
+            Work::Decode(streams) => streams.batch as usize + usize::from(streams.prompt > 0),
         }
+    }
+}
+
+impl Streams {
+    /// No prompt beside them.
+    pub const fn new(batch: u32, context: usize) -> Streams {
+        Streams { batch, context, prompt: 0 }
+    }
+
+    /// `SEQUENCESxCONTEXT`
+    fn parse(text: &str, prompt: usize) -> Option<Streams> {
+        let (batch, context) = text.split_once('x')?;
+        let most = SLOTS - usize::from(prompt > 0);
+        let batch = batch.parse().ok().filter(|n| (1..=most as u32).contains(n))?;
+        let context = context.parse().ok().filter(|&n| n > 0)?;
+        Some(Streams { prompt, ..Streams::new(batch, context) })
+    }
+
+    pub fn slots(self) -> Vec<u32> {
+        (0..self.batch).collect()
     }
 }
 
@@ -189,8 +225,14 @@ impl<D: Device> Bench<D> {
         Ok(())
     }
 
-    /// Decode steps of open slots, two in flight.
-    pub fn decode(&mut self, slots: &[u32], steps: usize) -> Result<Pace> {
+    /// Open the slots of streams, whose positions count as computed.
+    pub fn open_streams(&mut self, streams: Streams) {
+        (0..streams.batch).for_each(|slot| self.open(slot, streams.context));
+    }
+
+    /// Decode steps of streams whose slots are open, two in flight.
+    pub fn decode(&mut self, streams: Streams, steps: usize) -> Result<Pace> {
+        let slots = streams.slots();
         let (mut steps_ms, mut hosts_ms) = (Vec::new(), Vec::new());
         let mut last = Instant::now();
         for step in 0..=steps {
@@ -199,7 +241,11 @@ impl<D: Device> Bench<D> {
                 let feed = Feed::LastSampled;
                 let mut plan = StepPlan::default();
                 slots.iter().for_each(|&slot| self.push(&mut plan, slot, feed.clone()));
-                self.enqueue(plan, 0)?;
+                if streams.prompt > 0 {
+                    self.open(streams.batch, 0);
+                    self.push(&mut plan, streams.batch, Feed::Known(0..streams.prompt));
+                }
+                self.enqueue(plan, streams.prompt)?;
                 hosts_ms.push(start.elapsed().as_secs_f64() * 1e3);
             }
             if step > 0 {

@@ -15,7 +15,7 @@ use triton_vllm::error::Result;
 use triton_vllm::model::ModelSpec;
 
 use crate::floor::{Floor, STREAM, TENSOR};
-use crate::gpu::{median, read_spec, Bench, Work, PAGE};
+use crate::gpu::{median, read_spec, Bench, Streams, Work, PAGE};
 use crate::without::Without;
 
 /// Enough to meet the size, record it and replay it.
@@ -65,28 +65,24 @@ fn kinds(launches: &[Launch], dtype: DType) -> Vec<Kind> {
 
 /// Pages that all sequences of `work` take.
 fn pages(work: Work) -> usize {
-    work.slots().len() * work.length(WARM_STEPS + STEPS).div_ceil(PAGE)
+    work.slots() * work.length(WARM_STEPS + STEPS).div_ceil(PAGE)
 }
 
-/// Slots open, with so many positions done that the next step is the first of `work`.
-fn open<D: Device>(bench: &mut Bench<D>, work: Work) -> Vec<u32> {
-    let slots = work.slots();
-    if let Work::Decode(_, context) = work {
-        for &slot in &slots {
-            bench.open(slot, context);
+/// One step of `work`.
+fn step<D: Device>(bench: &mut Bench<D>, work: Work) -> Result<()> {
+    match work {
+        Work::Prefill(tokens) => bench.prefill(&[0], tokens),
+        Work::Decode(streams) => {
+            bench.open_streams(streams);
+            bench.decode(streams, 1).map(drop)
         }
     }
-    slots
 }
 
 /// What one step of `work` launches.
 fn launches(spec: &ModelSpec, work: Work) -> Result<Vec<Launch>> {
     let mut bench = Bench::load(spec, Trace::new(spec.dtype), 1 + pages(work))?;
-    let slots = open(&mut bench, work);
-    match work {
-        Work::Prefill(tokens) => bench.prefill(&slots, tokens)?,
-        Work::Decode(..) => drop(bench.decode(&slots, 1)?),
-    }
+    step(&mut bench, work)?;
     Ok(bench.dev.take_launches())
 }
 
@@ -94,21 +90,21 @@ fn launches(spec: &ModelSpec, work: Work) -> Result<Vec<Launch>> {
 fn step_ms(bench: &mut Bench<Without<Cuda>>, work: Work, left_out: &[usize]) -> Result<[f64; 2]> {
     bench.dev.leave_out(left_out);
     bench.dev.device.forget_steps();
-    let slots = open(bench, work);
     match work {
         Work::Prefill(tokens) => {
-            bench.prefill(&slots, tokens)?;
+            bench.prefill(&[0], tokens)?;
             let mut times_ms = Vec::new();
             for _ in 0..PREFILLS {
                 let start = Instant::now();
-                bench.prefill(&slots, tokens)?;
+                bench.prefill(&[0], tokens)?;
                 times_ms.push(start.elapsed().as_secs_f64() * 1e3);
             }
             Ok([median(times_ms), 0.0])
         }
-        Work::Decode(..) => {
-            bench.decode(&slots, WARM_STEPS)?;
-            let pace = bench.decode(&slots, STEPS)?;
+        Work::Decode(streams) => {
+            bench.open_streams(streams);
+            bench.decode(streams, WARM_STEPS)?;
+            let pace = bench.decode(streams, STEPS)?;
             Ok([median(pace.steps_ms), pace.host_ms])
         }
     }
@@ -117,7 +113,12 @@ fn step_ms(bench: &mut Bench<Without<Cuda>>, work: Work, left_out: &[usize]) -> 
 fn title(work: Work) -> String {
     match work {
         Work::Prefill(tokens) => format!("prefill of {tokens}"),
-        Work::Decode(batch, context) => format!("decode {batch} x {context}"),
+        Work::Decode(Streams { batch, context, prompt: 0 }) => {
+            format!("decode {batch} x {context}")
+        }
+        Work::Decode(Streams { batch, context, prompt }) => {
+            format!("decode {batch} x {context} and a prompt of {prompt}")
+        }
     }
 }
 
@@ -125,9 +126,9 @@ fn title(work: Work) -> String {
 fn table(bench: &mut Bench<Without<Cuda>>, spec: &ModelSpec, work: Work) -> Result<()> {
     let mut kinds = kinds(&launches(spec, work)?, spec.dtype);
     let sampler = kinds.pop();
-    if let Work::Decode(_, context) = work {
+    if let Work::Decode(streams) = work {
         bench.dev.leave_out(&[]);
-        bench.prefill(&work.slots(), context)?;
+        bench.prefill(&streams.slots(), streams.context)?;
     }
     // Chooses algorithms.
     step_ms(bench, work, &[])?;
@@ -197,9 +198,9 @@ mod tests {
     #[test]
     fn leaving_out_a_kind_leaves_the_others() {
         for (model, work) in [
-            ("llama", Work::Decode(3, 40)),
+            ("llama", Work::Decode(Streams::new(3, 40))),
             ("gpt2", Work::Prefill(30)),
-            ("qwen3-moe", Work::Decode(5, 17)),
+            ("qwen3-moe", Work::Decode(Streams::new(5, 17))),
             ("gemma2", Work::Prefill(9)),
         ] {
             let spec = spec(model);
@@ -212,11 +213,7 @@ mod tests {
             let mut bench = Bench::load(&spec, dev, 1 + pages(work)).unwrap();
             for kind in &kinds {
                 bench.dev.leave_out(&kind.calls);
-                let slots = open(&mut bench, work);
-                match work {
-                    Work::Prefill(tokens) => bench.prefill(&slots, tokens).unwrap(),
-                    Work::Decode(..) => drop(bench.decode(&slots, 1).unwrap()),
-                }
+                step(&mut bench, work).unwrap();
 
                 let left: Vec<_> = bench.dev.device.take_launches();
                 let of_kind = |launch: &&Launch| Kind::name(launch) == kind.name;
