@@ -74,11 +74,7 @@ fn time_prefill(bench: &mut Bench<Cuda>, tokens: usize, floor: &Floor) -> Result
     Ok(format!("prefill {tokens}: {ms:.2} ms, {rate:.0} tokens/s, {near}"))
 }
 
-fn time_decode(
-    bench: &mut Bench<Cuda>,
-    streams: Streams,
-    floor: &Floor,
-) -> Result<String> {
+fn time_decode(bench: &mut Bench<Cuda>, streams: Streams, floor: &Floor) -> Result<String> {
     let Streams { batch, context, prompt } = streams;
     bench.prefill(&streams.slots(), context)?;
     bench.decode(streams, WARM_STEPS)?;

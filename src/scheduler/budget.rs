@@ -1,14 +1,23 @@
 //! What is left of a step while it is planned: token rows, and time for prompts. Used by `plan`; it
 //! decides how long a chunk of a prompt may be, never whose turn it is.
 //!
-//! Streams get a token a step, so a step that reads a long prompt is a pause for all of them. Once
-//! it is known what steps cost, prompts get so many tokens of a step that it takes
-//! `step_ms` at most, as predicted; or four times what it would take without prompts, if that
-//! is more, so that prompts have three quarters of the time even where a step takes long. A prompt
-//! that is read while nobody generates stalls nobody and may fill the step, but no further one
-//! joins it past `step_ms`: the first would wait for the last. What has the turn always gets a
-//! few tokens on. An image costs its vision tower beside its tokens, all of it in the step that
-//! feeds the first of them.
+//! Streams get a token a step, so a step that reads a long prompt is a pause for all of them. And
+//! reading the weights takes as long for one row as for some hundreds, so prompts are read for the
+//! least where every step of the streams has some of their rows. Streams that began together would
+//! also end together, and their successors' prompts would come at once, again and again, between
+//! long times without any. So, once it is known what steps cost, prompts get
+//!
+//! - the time of a sixteenth of what waits to be read ([`EVEN_STEPS`]), so that a burst is not kept
+//!   waiting for long, or two and a half times what the step takes without prompts, if that is
+//!   more ([`LEAST_SHARE`]);
+//! - in rows that make the step's whole tiles of products ([`TILE_ROWS`]);
+//! - `step_ms` at most, as predicted, or four times what the step takes without prompts, if that is
+//!   more, so that prompts have three quarters of the time even where a step takes long.
+//!
+//! A prompt that is read while nobody generates stalls nobody and may fill the step, but others
+//! join it as above only: the first would wait for the last. What has the turn always gets a few
+//! tokens on. An image costs its vision tower beside its tokens, all of it in the step that feeds
+//! the first of them. Models without outputs have no streams: `step_ms` alone cuts there.
 
 use super::config::SchedulerConfig;
 use super::cost::{StepCost, StepShape};
@@ -17,8 +26,28 @@ use super::cost::{StepCost, StepShape};
 const LEAST: usize = 16;
 /// Longer chunks are multiples, for products in whole tiles.
 const TILE: usize = 64;
+/// The same of all rows of a step that has more: cuBLASLt multiplies so many at a time, or twice.
+const TILE_ROWS: usize = 128;
+/// From so many on it is worth it.
+const WHOLE_TILES: usize = 2 * TILE_ROWS;
+/// In so many steps what waits is read.
+const EVEN_STEPS: f64 = 16.0;
+/// What prompts have at least, in times of the step without them.
+const LEAST_SHARE: f64 = 2.5;
+/// Positions that a chunk looks back on may make it so much slower before it gets fewer tokens.
+const SLACK: f64 = 1.25;
 /// How many times the step without prompts.
 const TIMES_DECODE: f64 = 4.0;
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Demand {
+    /// Of single tokens, in the step that is planned.
+    pub(super) decodes: StepShape,
+    /// Tokens of prompts that are still to be fed, those that wait for a slot too; prefix hits
+    /// count as well.
+    pub(super) prompt_tokens: usize,
+}
 
 /// Of one step.
 #[derive(Debug)]
@@ -37,6 +66,8 @@ struct Time {
     cost: StepCost,
     /// For chunks of prompts.
     left_ms: f64,
+    /// The same.
+    left_rows: usize,
     /// Somebody generates.
     stalls: bool,
     /// No prompt had its chunk yet.
@@ -44,21 +75,16 @@ struct Time {
 }
 
 impl StepBudget {
-    /// Of a step whose single tokens have the shape `decodes`.
     pub(super) fn new(
         config: &SchedulerConfig,
         cost: Option<&StepCost>,
-        decodes: &StepShape,
+        demand: &Demand,
     ) -> StepBudget {
         let by_time = config.step_ms > 0.0 && config.chunked_prefill;
-        let time = cost.filter(|_| by_time).map(|cost| {
-            let decode_ms = cost.ms(decodes);
-            let most = config.step_ms.max(TIMES_DECODE * decode_ms);
-            let left_ms = most - decode_ms;
-            Time { cost: *cost, left_ms, stalls: decodes.rows > 0, first: true }
-        });
+        let time = cost.filter(|_| by_time).map(|cost| Time::new(config, cost, demand));
         let tokens = config.max_num_batched_tokens;
-        StepBudget { tokens, decodes: decodes.rows, time, shape: StepShape::default() }
+        let decodes = demand.decodes.rows;
+        StepBudget { tokens, decodes, time, shape: StepShape::default() }
     }
 
     /// Token rows that are left.
@@ -90,16 +116,33 @@ impl StepBudget {
 
         let left_ms = time.left_ms - time.cost.images_ms(images);
         let fits = time.cost.tokens_within(left_ms, fed);
+        if fits >= time.left_rows {
+            return if time.left_rows >= LEAST { wanted.min(time.left_rows) } else { 0 };
+        }
         // A prompt's short rest is not worth a step of its own.
         if wanted <= fits.saturating_add(fits / 8) {
             return wanted;
         }
         if time.first {
-            whole_tiles(fits).max(LEAST).min(wanted)
+            self.whole_tiles(fits).max(LEAST).min(wanted)
         } else if fits < LEAST {
             0
         } else {
-            whole_tiles(fits)
+            self.whole_tiles(fits)
+        }
+    }
+
+    /// At most so many tokens, with which chunk or step are whole tiles.
+    fn whole_tiles(&self, tokens: usize) -> usize {
+        let others = self.shape.rows + self.decodes;
+        let rows = others.saturating_add(tokens);
+        let whole = rows - rows % TILE_ROWS;
+        if whole >= WHOLE_TILES.max(others + LEAST) {
+            whole - others
+        } else if tokens > 2 * TILE {
+            tokens - tokens % TILE
+        } else {
+            tokens
         }
     }
 
@@ -111,6 +154,7 @@ impl StepBudget {
             self.decodes = self.decodes.saturating_sub(1);
         } else if let Some(time) = &mut self.time {
             time.left_ms -= time.cost.chunk_ms(tokens, fed);
+            time.left_rows = time.left_rows.saturating_sub(tokens);
             time.first = false;
         }
     }
@@ -137,13 +181,42 @@ impl StepBudget {
     }
 }
 
-/// At most so many tokens.
-fn whole_tiles(tokens: usize) -> usize {
-    if tokens > 2 * TILE {
-        tokens - tokens % TILE
-    } else {
-        tokens
+impl Time {
+    fn new(config: &SchedulerConfig, cost: &StepCost, demand: &Demand) -> Time {
+        let decodes = &demand.decodes;
+        let decode_ms = cost.ms(decodes);
+        let most_ms = config.step_ms.max(TIMES_DECODE * decode_ms) - decode_ms;
+        let mut time = Time {
+            cost: *cost,
+            left_ms: most_ms,
+            left_rows: usize::MAX,
+            stalls: decodes.rows > 0,
+            first: true,
+        };
+        if config.pooling {
+            return time;
+        }
+
+        let even_ms = cost.per_row * demand.prompt_tokens as f64 / EVEN_STEPS;
+        let share_ms = even_ms.max(LEAST_SHARE * decode_ms);
+        let tokens = cost.tokens_within(share_ms.min(most_ms), 0);
+        if let Some(rows) = whole_rows(decodes.rows, tokens) {
+            time.left_rows = rows - decodes.rows;
+            time.left_ms = most_ms.min(SLACK * cost.chunk_ms(time.left_rows, 0));
+        } else {
+            time.left_ms = most_ms.min(share_ms);
+        }
+        time
     }
+}
+
+/// The whole tiles that are nearest to rows that stand and about so many tokens beside them. None:
+/// fewer than are worth it, or as many as one likes.
+fn whole_rows(stand: usize, tokens: usize) -> Option<usize> {
+    let rows = stand.checked_add(tokens)?;
+    let nearest = (rows.checked_add(TILE_ROWS / 2)?) / TILE_ROWS * TILE_ROWS;
+    let least = (stand + LEAST).next_multiple_of(TILE_ROWS);
+    (nearest >= WHOLE_TILES).then_some(nearest.max(least))
 }
 
 #[cfg(test)]
@@ -160,21 +233,27 @@ mod tests {
         per_patch_pair: 0.0,
     };
 
-    fn budget(step_ms: f64, decodes: usize) -> StepBudget {
+    /// Where so many tokens of prompts wait.
+    fn waiting(step_ms: f64, decodes: usize, prompt_tokens: usize) -> StepBudget {
         let config = SchedulerConfig { step_ms, max_num_batched_tokens: 8192, ..config() };
         let decodes = (0..decodes).fold(StepShape::default(), |shape, _| shape.with_chunk(1, 9));
-        StepBudget::new(&config, Some(&COST), &decodes)
+        StepBudget::new(&config, Some(&COST), &Demand { decodes, prompt_tokens })
+    }
+
+    /// Where more wait than there is time for.
+    fn budget(step_ms: f64, decodes: usize) -> StepBudget {
+        waiting(step_ms, decodes, 1 << 20)
     }
 
     #[test]
     fn prompts_have_the_time_that_streams_leave() {
         // 50 ms less 4 and 10 x 0.02.
         let mut budget = budget(50.0, 10);
-        assert_eq!(budget.in_time(8000, 0), 2240, "2290 in whole tiles");
+        assert_eq!(budget.in_time(8000, 0), 2166, "2290, with 10 others in whole tiles");
         assert_eq!(budget.in_time(2400, 0), 2400, "a short rest is taken too");
         assert_eq!(budget.in_time(1, 500), 1);
         budget.take(2000, 0);
-        assert_eq!(budget.in_time(8000, 0), 256);
+        assert_eq!(budget.in_time(8000, 0), 166);
         budget.take(282, 0);
         assert_eq!(budget.in_time(8000, 0), 0, "8 tokens are no chunk");
         assert_eq!(budget.in_time(1, 0), 1);
@@ -182,10 +261,54 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_spread_over_steps() {
+        // A sixteenth of 655 ms are 2048 tokens; of 10 ms it is less than 2.5 x (4 + 64 x 0.02).
+        let rows = [(32_768, 2176), (512, 768)];
+        for (prompt_tokens, rows) in rows {
+            let mut budget = waiting(250.0, 64, prompt_tokens);
+            assert_eq!(budget.in_time(8000, 0), rows - 64, "the nearest whole tiles");
+            assert_eq!(budget.in_time(8000, 1 << 20), rows - 64, "no pair has a price");
+            budget.take(300, 0);
+            assert_eq!(budget.in_time(8000, 0), rows - 364, "of the step, not of each prompt");
+            budget.take(rows - 370, 0);
+            assert_eq!(budget.in_time(8000, 0), 0, "6 rows are no chunk");
+        }
+        assert_eq!(waiting(250.0, 250, 32).in_time(8000, 0), 1158, "of 1408");
+        assert_eq!(waiting(250.0, 0, 32_768).in_time(8000, 0), 8000, "nobody generates");
+        let pooling = SchedulerConfig { step_ms: 250.0, pooling: true, ..config() };
+        let demand = Demand { decodes: StepShape::default().with_chunk(1, 9), prompt_tokens: 512 };
+        let budget = StepBudget::new(&pooling, Some(&COST), &demand);
+        assert_eq!(budget.in_time(8000, 0), 8000, "nobody ever does");
+    }
+
+    /// Few rows, as on a CPU, are not made tiles.
+    #[test]
+    fn dear_rows_are_given_by_time() {
+        let cost = StepCost { fixed: 40.0, per_row: 2.0, ..COST };
+        let config = SchedulerConfig { step_ms: 250.0, ..config() };
+        let decodes = StepShape::default().with_chunk(1, 9);
+        let budget = StepBudget::new(&config, Some(&cost), &Demand { decodes, prompt_tokens: 600 });
+        // 2.5 times 42 ms.
+        assert_eq!(budget.in_time(600, 0), 52);
+    }
+
+    /// What a chunk looks back on takes rows from it, in whole tiles too.
+    #[test]
+    fn long_contexts_get_fewer_rows() {
+        let cost = StepCost { per_pair: 1e-6, ..COST };
+        let config = SchedulerConfig { step_ms: 250.0, ..config() };
+        let decodes = StepShape::default().with_chunk(1, 9);
+        let budget = StepBudget::new(&config, Some(&cost), &Demand { decodes, prompt_tokens: 600 });
+        assert_eq!(budget.in_time(9000, 0), 511);
+        assert_eq!(budget.in_time(9000, 4000), 511, "a fifth dearer");
+        assert_eq!(budget.in_time(9000, 12_000), 383);
+    }
+
+    #[test]
     fn slow_steps_leave_prompts_three_quarters() {
         let budget = budget(1.0, 300);
         // Four times 4 + 300 x 0.02, less that: 30 ms.
-        assert_eq!(budget.in_time(8000, 0), 1472);
+        assert_eq!(budget.in_time(8000, 0), 1492, "1500, with 300 others in whole tiles");
     }
 
     #[test]
@@ -193,7 +316,8 @@ mod tests {
         let cost = StepCost { per_row: 1e6, ..COST };
         let config = SchedulerConfig { step_ms: 50.0, ..config() };
         let decodes = StepShape::default().with_chunk(1, 9);
-        let mut budget = StepBudget::new(&config, Some(&cost), &decodes);
+        let demand = Demand { decodes, prompt_tokens: 1000 };
+        let mut budget = StepBudget::new(&config, Some(&cost), &demand);
         assert_eq!(budget.in_time(100, 0), LEAST);
         budget.take(LEAST, 0);
         assert_eq!(budget.in_time(100, 0), 0, "the next waits for its turn");
@@ -203,12 +327,12 @@ mod tests {
     fn images_take_time_from_tokens() {
         let mut budget = budget(50.0, 10);
         let image = |patches| StepShape::default().with_image(patches);
-        // 45.8 ms less 30: 790 tokens.
-        assert_eq!(budget.in_time_with(8000, 0, &image(3000)), 768);
+        // 45.8 ms less 30: 790 tokens, with 10 others in whole tiles.
+        assert_eq!(budget.in_time_with(8000, 0, &image(3000)), 758);
         assert_eq!(budget.in_time_with(8000, 0, &image(9000)), LEAST, "it has the turn");
         budget.take(500, 0);
         budget.take_images(&image(3000));
-        assert_eq!(budget.in_time(8000, 0), 256, "5.8 ms are left");
+        assert_eq!(budget.in_time(8000, 0), 258, "5.8 ms are left");
         assert_eq!(budget.in_time_with(8000, 0, &image(1000)), 0, "the next one waits");
         assert_eq!(budget.in_time_with(1, 0, &image(1000)), 0, "also with a single token");
         assert_eq!(budget.shape().patches, 3000);

@@ -110,7 +110,7 @@ pub use state::Scheduler;
 
 use crate::error::Result;
 use crate::plan::{SlotChange, StepPlan};
-use budget::StepBudget;
+use budget::{Demand, StepBudget};
 use speculate::StepDrafts;
 
 impl Scheduler {
@@ -138,7 +138,7 @@ impl Scheduler {
         assert!(self.in_flight.len() < self.config.depth, "too many steps in flight");
         let mut drafts = self.propose()?;
         let mut plan = StepPlan { step: self.step + 1, ..StepPlan::default() };
-        let mut budget = StepBudget::new(&self.config, self.costs.cost(), &self.decodes());
+        let mut budget = StepBudget::new(&self.config, self.costs.cost(), &self.demand());
         if let Some(images) = &mut self.images {
             images.begin();
         }
@@ -271,11 +271,14 @@ impl Scheduler {
         }
     }
 
-    /// What the running sequences do that have a single token to feed.
-    fn decodes(&self) -> StepShape {
+    /// What there is to do: single tokens in the next step, and prompts.
+    fn demand(&self) -> Demand {
+        let waiting = Demand { prompt_tokens: self.queue.tokens(), ..Demand::default() };
         let running = self.slots.running().iter().map(|&slot| &self.slots[slot]);
-        let decodes = running.filter(|sequence| sequence.unfed() == 1);
-        decodes.fold(StepShape::default(), |shape, sequence| shape.with_chunk(1, sequence.fed))
+        running.fold(waiting, |demand, sequence| match sequence.unfed() {
+            1 => Demand { decodes: demand.decodes.with_chunk(1, sequence.fed), ..demand },
+            tokens => Demand { prompt_tokens: demand.prompt_tokens + tokens, ..demand },
+        })
     }
 
     /// What the newest plan has to do.

@@ -23,6 +23,8 @@ pub(super) struct WaitingQueue {
     waiting: VecDeque<Box<Sequence>>,
     /// By primary, wherever that is: the sequences that wait behind it, with their order.
     siblings: HashMap<RequestId, Vec<(u64, NewSequence)>>,
+    /// Of all in `waiting` together.
+    tokens: usize,
     /// How many there are in `siblings`.
     siblings_len: usize,
     /// Requests that came.
@@ -41,6 +43,7 @@ impl WaitingQueue {
     pub(super) fn new(max_num_seqs: usize, longest: usize) -> WaitingQueue {
         WaitingQueue {
             waiting: VecDeque::new(),
+            tokens: 0,
             siblings: HashMap::new(),
             siblings_len: 0,
             arrivals: 0,
@@ -54,6 +57,11 @@ impl WaitingQueue {
     /// All that wait, siblings too.
     pub(super) fn len(&self) -> usize {
         self.waiting.len() + self.siblings_len
+    }
+
+    /// Tokens of all that wait, but for siblings, whether the prefix cache has them or not.
+    pub(super) fn tokens(&self) -> usize {
+        self.tokens
     }
 
     /// Put a sequence where its priority and its arrival say.
@@ -83,6 +91,7 @@ impl WaitingQueue {
 
     /// A preempted sequence: it has waited before.
     pub(super) fn push_front(&mut self, sequence: Box<Sequence>) {
+        self.tokens += sequence.tokens.len();
         self.waiting.push_front(sequence);
     }
 
@@ -90,6 +99,7 @@ impl WaitingQueue {
     /// wait here.
     pub(super) fn remove(&mut self, id: RequestId) -> bool {
         if let Some(at) = self.waiting.iter().position(|sequence| sequence.id == id) {
+            self.tokens -= self.waiting[at].tokens.len();
             self.waiting.remove(at);
             self.release_siblings(id);
             return true;
@@ -146,6 +156,7 @@ impl WaitingQueue {
         let Some(sequence) = self.waiting.remove(place) else {
             panic!("place {place} of a queue of {}", self.waiting.len())
         };
+        self.tokens -= sequence.tokens.len();
         if sequence.adapter != AdapterId(0) {
             self.overtakers = if place == 0 { 0 } else { self.overtakers + 1 };
         }
@@ -168,6 +179,7 @@ impl WaitingQueue {
         let place = (new.priority, order);
         let behind = self.waiting.iter().rev().take_while(|w| (w.priority, w.order) > place);
         let at = self.waiting.len() - behind.count();
+        self.tokens += new.prompt.len();
         self.waiting.insert(at, Box::new(Sequence::new(new, order, self.longest)));
     }
 }

@@ -18,16 +18,48 @@ use triton_vllm::scheduler::{
 
 use super::Rng;
 
-/// 4.3 ms for weights and gaps, 43 000 tokens/s of prompts, 128 KiB of K and V a position; 31 ms
-/// for the tower of Qwen2.5-VL over 1024 x 1024 pixels.
+/// Beside products: 128 KiB of K and V a position; 31 ms for the tower of Qwen2.5-VL over 1024 x
+/// 1024 pixels; what else depends on rows is with the products.
 const H200: StepCost = StepCost {
-    fixed: 4.3,
-    per_row: 0.0225,
+    fixed: 0.0,
+    per_row: 0.0,
     per_context: 3e-5,
     per_pair: 1.3e-6,
     per_patch: 0.0045,
     per_patch_pair: 2.5e-7,
 };
+
+/// Rows, and milliseconds of all that is not attention: up to some 100 rows that is reading the
+/// weights, up to 1024 whole tiles of 128 rows, beyond that 43 000 tokens/s.
+const PRODUCTS: [(f64, f64); 12] = [
+    (1.0, 3.85),
+    (64.0, 4.4),
+    (128.0, 5.3),
+    (192.0, 6.8),
+    (256.0, 7.85),
+    (384.0, 10.4),
+    (512.0, 13.0),
+    (640.0, 15.8),
+    (768.0, 18.6),
+    (896.0, 21.5),
+    (1024.0, 24.3),
+    (8192.0, 191.0),
+];
+
+/// What a step takes.
+fn h200_ms(shape: &StepShape) -> f64 {
+    let rows = match shape.rows {
+        257..=1024 => shape.rows.next_multiple_of(128),
+        rows => rows,
+    };
+    let rows = rows as f64;
+    let beyond = PRODUCTS.len() - 2;
+    let at = PRODUCTS.iter().skip(1).position(|&(up_to, _)| rows <= up_to).unwrap_or(beyond);
+    let [(low, low_ms), (high, high_ms)] = [PRODUCTS[at], PRODUCTS[at + 1]];
+
+    let products_ms = low_ms + (rows - low) / (high - low) * (high_ms - low_ms);
+    products_ms + H200.ms(shape)
+}
 
 fn config(step_ms: f64) -> SchedulerConfig {
     SchedulerConfig {
@@ -163,10 +195,10 @@ impl World {
             let decode_context = if rows > 64 { 0 } else { rows as u64 * (n as u64 * 20 + 1) };
             let shape =
                 StepShape { rows, decode_context, chunk_pairs: pairs, ..StepShape::default() };
-            self.scheduler.learn(shape, H200.ms(&shape));
+            self.scheduler.learn(shape, h200_ms(&shape));
             let patches = 1 << (n % 14);
             let shape = StepShape { patches, patch_pairs: (patches * patches) as u64, ..shape };
-            self.scheduler.learn(shape, H200.ms(&shape));
+            self.scheduler.learn(shape, h200_ms(&shape));
         }
         self
     }
@@ -240,7 +272,7 @@ impl World {
         let samples = samples.collect();
         let result = StepResult { step: plan.step, samples, ..StepResult::default() };
         let begins = self.in_flight.back().map_or(self.now, |last| last.ends);
-        let ms = H200.ms(&shape) * (1.0 + 0.04 * (self.rng.below(100) as f64 / 100.0 - 0.5));
+        let ms = h200_ms(&shape) * (1.0 + 0.04 * (self.rng.below(100) as f64 / 100.0 - 0.5));
         self.in_flight.push_back(Step { ends: begins + ms, ms, shape, result });
     }
 
@@ -338,7 +370,7 @@ fn streams_do_not_stall_for_images() {
         assert!(apart > 0.0 || before.gap_max > 1.8 * STEP_MS, "else this shows nothing");
         assert!(after.gap_max < 1.15 * STEP_MS, "{after:?}");
         let [before, after] = [&free, &bound].map(|world| world.figures(1, "images"));
-        assert!(after.ttft_p99 < 1.12 * before.ttft_p99 && after.rate > 0.95 * before.rate);
+        assert!(after.ttft_p99 < 1.2 * before.ttft_p99 && after.rate > 0.95 * before.rate);
     }
 }
 
@@ -349,7 +381,8 @@ fn nobody_starves() {
         let streams = Load::of(64, 64, 100, 200);
         let prompts = Load { begins: 100.0, ..Load::of(2, 2, 5000, 4) };
         let world = World::new(config(step_ms), &[streams, prompts]).taught().run();
-        let decode_ms = H200.fixed + 64.0 * (H200.per_row + 300.0 * H200.per_context);
+        let decodes = StepShape { rows: 64, decode_context: 64 * 300, ..StepShape::default() };
+        let decode_ms = h200_ms(&decodes);
         let most = step_ms.max(4.0 * decode_ms) * 1.15;
         for request in world.of(0) {
             assert!(request.longest_gap() < most, "{} of {most}", request.longest_gap());
@@ -360,21 +393,27 @@ fn nobody_starves() {
     }
 }
 
-/// Requests that come together: half of them have their first token much sooner, the last ones
-/// little later, and no throughput is lost.
+/// Requests that come together, and whose successors would come together too: half of the first
+/// tokens come much sooner, the last ones a little later, streams hardly pause, and more tokens are
+/// generated, since prompts take rows that weights are read for anyway.
 #[test]
-fn first_tokens_of_a_burst() {
-    for streams in [16, 64, 256] {
-        let load = Load::of(streams, 3 * streams, 512, 128);
+fn bursts_do_not_stay_bursts() {
+    let loads = [
+        ("16 streams", Load::of(16, 96, 512, 128), [1.02, 0.5]),
+        ("64 streams", Load::of(64, 384, 512, 128), [1.02, 0.5]),
+        // Here prompts have most of all steps' time anyway, and what comes takes its turn.
+        ("256 streams", Load::of(256, 1024, 512, 128), [1.0, 2.0]),
+        ("8 prompts of 4096", Load::of(8, 48, 4096, 64), [1.05, 0.7]),
+    ];
+    for (name, load, [faster, sooner]) in loads {
         let run =
             |step_ms: f64| World::new(config(step_ms), std::slice::from_ref(&load)).taught().run();
-        let name = format!("{streams} streams of 512 tokens");
         let before = run(0.0).figures(0, &format!("{name}, free"));
-        let after = run(STEP_MS).figures(0, &format!("{name}, bound"));
-        assert!(after.ttft_p50 < 1.02 * before.ttft_p50, "{streams}");
-        assert!(after.ttft_p99 < 1.1 * before.ttft_p99, "{streams}");
-        assert!(after.rate > 0.97 * before.rate, "{streams}");
-        assert!(after.gap_max < 1.15 * STEP_MS, "{streams}");
+        let after = run(250.0).figures(0, &format!("{name}, bound"));
+        assert!(after.ttft_p50 < sooner * before.ttft_p50, "{name}");
+        assert!(after.ttft_p99 < 1.2 * before.ttft_p99, "{name}");
+        assert!(after.rate > faster * before.rate, "{name}");
+        assert!(after.gap_max < 0.75 * before.gap_max || after.gap_max < 20.0, "{name}");
     }
 }
 
