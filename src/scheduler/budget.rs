@@ -7,9 +7,9 @@
 //! also end together, and their successors' prompts would come at once, again and again, between
 //! long times without any. So, once it is known what steps cost, prompts get
 //!
-//! - the time of a sixteenth of what waits to be read ([`EVEN_STEPS`]), so that a burst is not kept
-//!   waiting for long, or two and a half times what the step takes without prompts, if that is
-//!   more ([`LEAST_SHARE`]);
+//! - the time of a 32nd of what waits to be read ([`EVEN_STEPS`]), so that a burst is not kept
+//!   waiting for long, or twice what the step takes without prompts, if that is more
+//!   ([`LEAST_SHARE`]);
 //! - in rows that make the step's whole tiles of products ([`TILE_ROWS`]);
 //! - `step_ms` at most, as predicted, or four times what the step takes without prompts, if that is
 //!   more, so that prompts have three quarters of the time even where a step takes long.
@@ -31,9 +31,9 @@ const TILE_ROWS: usize = 128;
 /// From so many on it is worth it.
 const WHOLE_TILES: usize = 2 * TILE_ROWS;
 /// In so many steps what waits is read.
-const EVEN_STEPS: f64 = 16.0;
+const EVEN_STEPS: f64 = 32.0;
 /// What prompts have at least, in times of the step without them.
-const LEAST_SHARE: f64 = 2.5;
+const LEAST_SHARE: f64 = 2.0;
 /// Positions that a chunk looks back on may make it so much slower before it gets fewer tokens.
 const SLACK: f64 = 1.25;
 /// How many times the step without prompts.
@@ -262,8 +262,8 @@ mod tests {
 
     #[test]
     fn what_waits_is_spread_over_steps() {
-        // A sixteenth of 655 ms are 2048 tokens; of 10 ms it is less than 2.5 x (4 + 64 x 0.02).
-        let rows = [(32_768, 2176), (512, 768)];
+        // Of 655 ms a 32nd are 1024 tokens; of 10 ms it is less than twice 4 + 64 x 0.02.
+        let rows = [(32_768, 1152), (512, 640)];
         for (prompt_tokens, rows) in rows {
             let mut budget = waiting(250.0, 64, prompt_tokens);
             assert_eq!(budget.in_time(8000, 0), rows - 64, "the nearest whole tiles");
@@ -273,7 +273,7 @@ mod tests {
             budget.take(rows - 370, 0);
             assert_eq!(budget.in_time(8000, 0), 0, "6 rows are no chunk");
         }
-        assert_eq!(waiting(250.0, 250, 32).in_time(8000, 0), 1158, "of 1408");
+        assert_eq!(waiting(250.0, 250, 32).in_time(8000, 0), 902, "of 1152");
         assert_eq!(waiting(250.0, 0, 32_768).in_time(8000, 0), 8000, "nobody generates");
         let pooling = SchedulerConfig { step_ms: 250.0, pooling: true, ..config() };
         let demand = Demand { decodes: StepShape::default().with_chunk(1, 9), prompt_tokens: 512 };
@@ -288,8 +288,8 @@ mod tests {
         let config = SchedulerConfig { step_ms: 250.0, ..config() };
         let decodes = StepShape::default().with_chunk(1, 9);
         let budget = StepBudget::new(&config, Some(&cost), &Demand { decodes, prompt_tokens: 600 });
-        // 2.5 times 42 ms.
-        assert_eq!(budget.in_time(600, 0), 52);
+        // Twice 42 ms.
+        assert_eq!(budget.in_time(600, 0), 42);
     }
 
     /// What a chunk looks back on takes rows from it, in whole tiles too.
@@ -299,9 +299,9 @@ mod tests {
         let config = SchedulerConfig { step_ms: 250.0, ..config() };
         let decodes = StepShape::default().with_chunk(1, 9);
         let budget = StepBudget::new(&config, Some(&cost), &Demand { decodes, prompt_tokens: 600 });
-        assert_eq!(budget.in_time(9000, 0), 511);
-        assert_eq!(budget.in_time(9000, 4000), 511, "a fifth dearer");
-        assert_eq!(budget.in_time(9000, 12_000), 383);
+        assert_eq!(budget.in_time(9000, 0), 383);
+        assert_eq!(budget.in_time(9000, 4000), 383, "a fifth dearer");
+        assert_eq!(budget.in_time(9000, 12_000), 255);
     }
 
     #[test]
