@@ -64,9 +64,8 @@ pub(super) struct StepBudget {
 #[derive(Debug)]
 struct Time {
     cost: StepCost,
-    /// For chunks of prompts.
+    /// Left for chunks of prompts.
     left_ms: f64,
-    /// The same.
     left_rows: usize,
     /// Somebody generates.
     stalls: bool,
@@ -75,6 +74,7 @@ struct Time {
 }
 
 impl StepBudget {
+    /// Of a step that is planned for this demand; time is no limit while nobody knows a cost.
     pub(super) fn new(
         config: &SchedulerConfig,
         cost: Option<&StepCost>,
