@@ -31,6 +31,17 @@ __device__ __forceinline__ void copy_bulk(u32 to, const void* from, u32 bytes, u
       : "memory");
 }
 
+// One lane of a whole warp, of which the compiler knows that it is one.
+__device__ __forceinline__ bool one_lane() {
+  u32 is;
+  asm volatile(
+      "{\n.reg .pred p;\n"
+      "elect.sync _|p, 0xffffffff;\n"
+      "selp.u32 %0, 1, 0, p;\n}"
+      : "=r"(is));
+  return is != 0;
+}
+
 // A box of a matrix of two dimensions, as its tensor map says, from column `column` of row `row`
 // on; zeros where it lies outside.
 __device__ __forceinline__ void copy_box(u32 to, const void* map, u32 column, u32 row,

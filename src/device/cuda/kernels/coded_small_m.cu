@@ -65,28 +65,22 @@ struct Tile {
     return blocks * CODE_BLOCK_BYTES + (1 + c.w.zeros) * scale_bytes(c.w, blocks);
   }
 
+  // By one thread, as gemm_small_m.cu says.
   __device__ void produce() const {
-    const u32 lane = threadIdx.x % 32;
-    u32 tile = blockIdx.x, chunk = 0, stage = 0, phase = 0;
-    const u8* from = c.w.rows + (u64)output(tile, lane % ROWS) * c.w.row_bytes;
-    for (u32 n = 0; n < total; n++) {
-      const u32 barrier = full + stage * 8;
-      const u32 bytes = bytes_of(chunk);
-      if (lane == 0) {
+    if (!one_lane()) return;
+    u32 stage = 0, phase = 0;
+    for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x)
+      for (u32 chunk = 0; chunk < chunks; chunk++) {
+        const u32 barrier = full + stage * 8, bytes = bytes_of(chunk);
         barrier_wait(empty + stage * 8, phase ^ 1);
         barrier_expect(barrier, ROWS * bytes);
+#pragma unroll
+        for (u32 r = 0; r < ROWS; r++) {
+          const u64 from = (u64)output(tile, r) * c.w.row_bytes + (u64)chunk * c.w.chunk_bytes;
+          copy_bulk(ring + (stage * ROWS + r) * pitch, c.w.rows + from, bytes, barrier);
+        }
+        if (++stage == stages) stage = 0, phase ^= 1;
       }
-      __syncwarp();
-      if (lane < ROWS)
-        copy_bulk(ring + (stage * ROWS + lane) * pitch, from + (u64)chunk * c.w.chunk_bytes, bytes,
-                  barrier);
-      if (++stage == stages) stage = 0, phase ^= 1;
-      if (++chunk == chunks) {
-        chunk = 0;
-        tile += gridDim.x;
-        from = c.w.rows + (u64)output(tile, lane % ROWS) * c.w.row_bytes;
-      }
-    }
   }
 
   // x to shared memory: of each block a lane's words in the order of its steps (bytes: of its
