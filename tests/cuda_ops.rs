@@ -165,10 +165,10 @@ fn norms_of_heads_and_sums() {
 fn linears() {
     // (outputs, inputs); odd ones have no tensor-core algorithm in half types.
     let shapes = [(1, 1), (48, 16), (100, 63), (33, 80), (768, 256), (515, 1024), (1000, 4096)];
-    // Up to eight rows have kernels of their own: every number of them, more tiles than blocks, one
-    // input more and less than a stage's 512.
-    let few =
-        [(9000, 520), (17, 504), (40, 2048)].map(|(outputs, inputs)| (outputs, inputs, 1..=9));
+    // Up to eight rows have kernels of their own: every number of them, more tiles than blocks,
+    // some inputs more and less than a stage's 512, or 1024 of few outputs.
+    let few = [(9000, 520), (17, 504), (40, 2048), (41, 1032)]
+        .map(|(outputs, inputs)| (outputs, inputs, 1..=9));
     let few = few.map(|(outputs, inputs, rows)| (outputs, inputs, rows.collect()));
     // Up to 64 on Hopper: more tiles than blocks, tiles whose inputs a cluster shares, inputs that
     // end within a stage.

@@ -90,13 +90,19 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
     if context.capability < OLDEST_CAPABILITY {
         return Ok(());
     }
-    let kernels = [&k.gemm_small_m, &k.gemm_small_m_gated, &k.gemm_small_m_logits];
+    let kernels =
+        [&k.gemm_small_m, &k.gemm_small_m_eights, &k.gemm_small_m_gated, &k.gemm_small_m_logits];
     kernels.iter().try_for_each(|kernel| kernel.allow_shared(SHARED_BYTES))
 }
 
 /// Enqueue a product that [`takes`] accepts.
 pub fn run(context: &Context, kernels: &Kernels, product: &SmallProduct) -> Result<()> {
+    let most = abi::SMALL_M_BLOCKS_PER_MULTIPROCESSOR * context.multiprocessors;
+    let few = product.outputs.div_ceil(abi::SMALL_M_EIGHTS_TILE as usize) <= most as usize;
     let (kernel, outputs, tile, kind) = match product.end {
+        End::Act(kind) if few => {
+            (&kernels.gemm_small_m_eights, product.outputs, abi::SMALL_M_EIGHTS_TILE, kind)
+        }
         End::Act(kind) => (&kernels.gemm_small_m, product.outputs, abi::SMALL_M_TILE, kind),
         End::Gated(kind) => {
             (&kernels.gemm_small_m_gated, product.outputs / 2, abi::SMALL_M_GATED_TILE, kind)
@@ -106,7 +112,6 @@ pub fn run(context: &Context, kernels: &Kernels, product: &SmallProduct) -> Resu
         }
     };
 
-    let most = abi::SMALL_M_BLOCKS_PER_MULTIPROCESSOR * context.multiprocessors;
     let blocks = [outputs.div_ceil(tile as usize).min(most as usize), 1];
     let (norm_weight, normed, eps, norm_kind) = match product.norm {
         Some(norm) => (norm.weight, norm.out, norm.eps, norm.kind),

@@ -273,7 +273,8 @@ kernels! {
         adapter_expand_logits(AdapterExpand) embed_adapted(EmbedAdapted);
     "gemm": gemm_plain(PlainGemm) gemm_logits(PlainGemm) flush(Flush);
     "gemm_small_m":
-        gemm_small_m(SmallGemm) gemm_small_m_gated(SmallGemm) gemm_small_m_logits(SmallGemm);
+        gemm_small_m(SmallGemm) gemm_small_m_eights(SmallGemm)
+        gemm_small_m_gated(SmallGemm) gemm_small_m_logits(SmallGemm);
     "gemm_tiles":
         gemm_tiles_16(TiledGemm) gemm_tiles_e4m3_16(TiledGemm)
         gemm_tiles_e4m3_32(TiledGemm);

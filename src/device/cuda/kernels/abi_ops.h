@@ -147,12 +147,15 @@ struct Flush {
 constexpr u32 SMALL_M_ROWS = 8;
 // Rows of W of a tile, and the gates or ups among them where it is gated.
 constexpr u32 SMALL_M_TILE = 16;
+constexpr u32 SMALL_M_EIGHTS_TILE = 8;  // Where tiles of 16 would leave half of the blocks idle.
 constexpr u32 SMALL_M_GATED_TILE = 8;
 // Warps that multiply; one more copies.
 constexpr u32 SMALL_M_WARPS = 8;
 constexpr u32 SMALL_M_THREADS = 32 * (SMALL_M_WARPS + 1);
 constexpr u32 SMALL_M_BLOCKS_PER_MULTIPROCESSOR = 2;
 constexpr u32 SMALL_M_STAGES = 6;
+// Times 8 inputs of x that a lane has under way.
+constexpr u32 SMALL_M_AHEAD = 8;
 // Inputs of a stage, and bytes from row to row of it.
 constexpr u32 SMALL_M_INPUTS = 512;
 constexpr u32 SMALL_M_PITCH = 2 * SMALL_M_INPUTS + 64;

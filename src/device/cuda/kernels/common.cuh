@@ -108,10 +108,13 @@ struct alignas(16) Eight {
 };
 
 template <class T>
-__device__ __forceinline__ void load8(const T* p, float (&out)[8]) {
-  const Eight<T> raw = *reinterpret_cast<const Eight<T>*>(p);
+__device__ __forceinline__ void floats_of(const Eight<T>& raw, float (&out)[8]) {
 #pragma unroll
   for (int i = 0; i < 8; i++) out[i] = to_f32(raw.v[i]);
+}
+template <class T>
+__device__ __forceinline__ void load8(const T* p, float (&out)[8]) {
+  floats_of(*reinterpret_cast<const Eight<T>*>(p), out);
 }
 template <class T>
 __device__ __forceinline__ void store8(T* p, const float (&x)[8]) {

@@ -3,21 +3,25 @@
 // end. Half types, inputs a multiple of 8, compute capability 9.0 and later (bulk copies). More
 // rows, f32 and older cards go to cuBLASLt.
 //
-// A tile is 16 rows of W (outputs) x all inputs; blocks walk over tiles with the grid's stride. One
-// warp of a block keeps a ring of STAGES stages (16 KiB: 512 inputs of every row) under way, a bulk
-// copy per row, and runs ahead over the ends of tiles. It starts before the kernel before has
-// ended: weights depend on nobody. Two blocks fit a multiprocessor. Eight warps multiply, each its
-// eighth of a stage's inputs, and add up through shared memory at a tile's end. mma m16n8k16 has W
-// as its left operand and x^T as its right. Which inputs a lane feeds is free as long as both
-// operands agree, so a lane takes 8 neighbours of a row. Rows lie 64 bytes beyond a multiple of 128
-// apart: no bank conflicts.
+// A tile is 16 rows of W (outputs), or 8 where those are few, x all inputs; blocks walk over tiles
+// with the grid's stride. One thread of a block keeps a ring of stages (16 KiB: 512 or 1024 inputs
+// of every row) under way, a bulk copy per row, and runs ahead over the ends of tiles. It starts
+// before the kernel before has ended: weights depend on nobody. Two blocks fit a multiprocessor.
+// Eight warps multiply, each its eighth of a stage's inputs, and add up through shared memory at a
+// tile's end. mma m16n8k16 has W as its left operand and x^T as its right. Which inputs a lane
+// feeds is free as long as both operands agree, so a lane takes 8 neighbours of a row. Rows lie 64
+// bytes beyond a multiple of 128 apart: no bank conflicts.
 //
-// x comes through what the ring leaves of L1, up to 8 rows of it per 16 rows of W. A single row may
-// be normed on its way: each block makes the norm for itself, while W is under way, which is less
-// than the launch that it takes the place of.
+// x comes through what the ring leaves of L1, up to 8 rows of it per tile. A single row may be
+// normed on its way: each block makes the norm for itself, while W is under way, which is less than
+// the launch that it takes the place of.
 //
 // Bytes: W once; floor = bytes / bandwidth. The order of sums does not depend on the number of
 // rows.
+//
+// Tried (ci/runs/2026-11-30-h200-copies.md): four products behind each other as one launch, whose
+// blocks take tiles by number and wait for counts of tiles, is 9 to 19 % slower; tensor maps in
+// place of a copy per row 2 to 5 %.
 #include "abi_ops.h"
 #include "activation.cuh"
 #include "bulk.cuh"
@@ -27,21 +31,75 @@
 
 // f32 and older cards have no code here: the device never launches these for them.
 #if ACT != 0 && ARCH >= 90
-template <bool GATED>
+// The warps that multiply meet.
+__device__ __forceinline__ void meet() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
+
+// Eight columns of a row; zeros beyond its width.
+template <class T>
+__device__ __forceinline__ Eight<T> eight_of(const T* row, u32 column, u32 width) {
+  return column < width ? *reinterpret_cast<const Eight<T>*>(row + column) : Eight<T>{};
+}
+
+// The norm of the row that x is, to shared memory, once the kernel before is done: in the order of
+// sums of norm_rows, whose threads have eight columns each.
+__device__ __forceinline__ void norm_x(const SmallGemm& c, act* to, float* scratch) {
+  constexpr u32 COLUMNS = WARPS * 32 * 8, GROUPS = SMALL_M_NORMED_INPUTS / COLUMNS;
+  const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const u32 groups = (c.inputs + COLUMNS - 1) / COLUMNS;
+  const float none[8] = {};
+  float weight[GROUPS][8] = {}, v[8];
+  Eight<act> raw[GROUPS];
+  const auto column = [](u32 group) { return group * COLUMNS + threadIdx.x * 8; };
+#pragma unroll
+  for (u32 g = 0; g < GROUPS; g++) {
+    if (g >= groups) break;
+    floats_of(eight_of(c.norm_weight, column(g), c.inputs), weight[g]);
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+      weight[g][j] += c.norm_kind == NORM_KIND_RMS_PLUS_ONE ? 1.f : 0.f;
+  }
+  begin();
+
+#pragma unroll
+  for (u32 g = 0; g < GROUPS; g++) raw[g] = eight_of(c.x, column(g), c.inputs);
+#pragma unroll
+  for (u32 g = 0; g < GROUPS; g++) {
+    if (g >= groups) break;
+    floats_of(raw[g], v);
+    const float own = warp_sum(squares_of(v, 0.f));
+    if (lane == 0) scratch[g * WARPS + warp] = own;
+  }
+  meet();
+  const float sum = warp_sum(lane < groups * WARPS ? scratch[lane] : 0.f);
+  const float scale = norm_scale(sum, c.inputs, c.eps);
+
+#pragma unroll
+  for (u32 g = 0; g < GROUPS; g++) {
+    if (column(g) >= c.inputs) break;
+    floats_of(raw[g], v);
+    normed(v, 0.f, scale, weight[g], none);
+    store8(to + column(g), v);
+    if (blockIdx.x == 0) store8(c.normed + column(g), v);
+  }
+  meet();
+}
+
+// ROWS of W, 16 or 8: with 8 the rows of the tensor core's tile beyond them are zeros.
+template <u32 ROWS, bool GATED>
 struct Tile {
-  static constexpr u32 ROWS = SMALL_M_TILE;
   static constexpr u32 HEIGHT = GATED ? SMALL_M_GATED_TILE : ROWS;  // outputs
-  static constexpr u32 INPUTS = SMALL_M_INPUTS;
-  static constexpr u32 SLICE = INPUTS / WARPS;  // of a warp
-  static constexpr u32 PITCH = SMALL_M_PITCH;
+  static constexpr u32 INPUTS = SMALL_M_INPUTS * SMALL_M_TILE / ROWS;
+  static constexpr u32 PITCH = 2 * INPUTS + 64;
   static constexpr u32 STAGE = SMALL_M_STAGE_BYTES;
   static constexpr u32 SUMS = SMALL_M_SUMS_BYTES;
+  // Of a stage a lane feeds so many times 8 inputs, 32 apart. x is under way for AHEAD stages: to
+  // ask for it takes longer than all else of a stage.
+  static constexpr u32 PIECES = INPUTS / WARPS / 32, AHEAD = SMALL_M_AHEAD / PIECES;
+  static_assert(ROWS * PITCH <= STAGE && (ROWS == 16 || !GATED), "a stage");
 
   const SmallGemm& c;
   const u32 heights = GATED ? c.outputs / 2 : c.outputs;
   const u32 tiles = (heights + HEIGHT - 1) / HEIGHT;
-  const u32 steps = (c.inputs + INPUTS - 1) / INPUTS;  // of a tile
-  const u32 total = blockIdx.x < tiles ? ((tiles - 1 - blockIdx.x) / gridDim.x + 1) * steps : 0;
   const u32 stages = c.stages;
   u32 ring, full, empty;  // addresses in shared memory
 
@@ -54,110 +112,88 @@ struct Tile {
     return c.w + (u64)(min(output, heights - 1) + r / HEIGHT * heights) * c.inputs;
   }
 
+  // By one thread, so that addresses are those of a warp: where each lane has its own they go to
+  // the copies one by one, some 50 ns each, and a block has no more than its part of the bandwidth.
   __device__ void produce() const {
-    const u32 lane = threadIdx.x % 32;
-    u32 tile = blockIdx.x, step = 0, stage = 0, phase = 0;
-    const act* from = row(tile, lane % ROWS);
-    for (u32 n = 0; n < total; n++) {
-      const u32 barrier = full + stage * 8;
-      const u32 bytes = min(INPUTS, c.inputs - step * INPUTS) * 2;
-      if (lane == 0) {
+    if (!one_lane()) return;
+    u32 stage = 0, phase = 0;
+    for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x)
+      for (u32 first = 0; first < c.inputs; first += INPUTS) {
+        const u32 barrier = full + stage * 8, to = ring + stage * STAGE;
+        const u32 bytes = min(INPUTS, c.inputs - first) * 2;
         barrier_wait(empty + stage * 8, phase ^ 1);
         barrier_expect(barrier, ROWS * bytes);
+#pragma unroll
+        for (u32 r = 0; r < ROWS; r++)
+          copy_bulk(to + r * PITCH, row(tile, r) + first, bytes, barrier);
+        if (++stage == stages) stage = 0, phase ^= 1;
       }
-      __syncwarp();
-      if (lane < ROWS)
-        copy_bulk(ring + stage * STAGE + lane * PITCH, from + step * INPUTS, bytes, barrier);
-      if (++stage == stages) stage = 0, phase ^= 1;
-      if (++step == steps) {
-        step = 0;
-        tile += gridDim.x;
-        from = row(tile, lane % ROWS);
-      }
+  }
+
+  // The inputs of a stage that a lane feeds begin here.
+  __device__ static u32 inputs_of_lane() {
+    return threadIdx.x / 32 * (INPUTS / WARPS) + threadIdx.x % 4 * 8;
+  }
+
+  // What a lane feeds of the stage that begins at input `first`; `right` is its row of x, from
+  // inputs_of_lane() on.
+  __device__ void fetch(uint4 (&x)[PIECES], const act* right, bool has_row, u32 first) const {
+#pragma unroll
+    for (u32 j = 0; j < PIECES; j++) {
+      const bool valid = has_row && first + inputs_of_lane() + 32 * j < c.inputs;
+      const act* from = right + first + 32 * j;
+      x[j] = valid ? *reinterpret_cast<const uint4*>(from) : uint4{0, 0, 0, 0};
     }
   }
 
-  // The norm of the row that x is, to shared memory, once the kernel before is done: in the order
-  // of sums of norm_rows, whose threads have eight columns each.
-  __device__ void norm_x(act* to, float* scratch) const {
-    constexpr u32 GROUPS = SMALL_M_NORMED_INPUTS / (WARPS * 32 * 8);
-    const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const float none[8] = {};
-    float weight[GROUPS][8], v[GROUPS][8];
-    const auto column = [](u32 group) { return (group * WARPS * 32 + threadIdx.x) * 8; };
+  __device__ void multiply_stage(float (&acc)[2][4], const u8* left, const uint4 (&x)[PIECES],
+                                 u32 first) const {
 #pragma unroll
-    for (u32 g = 0; g < GROUPS; g++) {
-      if (column(g) < c.inputs) load8(c.norm_weight + column(g), weight[g]);
-#pragma unroll
-      for (int j = 0; j < 8; j++)
-        weight[g][j] += c.norm_kind == NORM_KIND_RMS_PLUS_ONE ? 1.f : 0.f;
+    for (u32 j = 0; j < PIECES; j++) {
+      // Beyond the inputs lies what an earlier copy left.
+      const bool valid = first + inputs_of_lane() + 32 * j < c.inputs;
+      const uint4* w = reinterpret_cast<const uint4*>(left + j * 64);
+      const uint4 low = valid ? w[0] : uint4{0, 0, 0, 0};
+      const uint4 high = ROWS == 16 && valid ? w[8 * PITCH / 16] : uint4{0, 0, 0, 0};
+      const u32 one[4] = {low.x, high.x, low.y, high.y}, two[4] = {low.z, high.z, low.w, high.w};
+      multiply(acc[0], one, x[j].x, x[j].y);
+      multiply(acc[1], two, x[j].z, x[j].w);
     }
-    begin();
-
-#pragma unroll
-    for (u32 g = 0; g < GROUPS; g++) {
-      const bool inside = column(g) < c.inputs;
-      if (inside) load8(c.x + column(g), v[g]);
-      const float own = warp_sum(inside ? squares_of(v[g], 0.f) : 0.f);
-      if (lane == 0) scratch[g * WARPS + warp] = own;
-    }
-    meet();
-    const float sum = warp_sum(lane < GROUPS * WARPS ? scratch[lane] : 0.f);
-    const float scale = norm_scale(sum, c.inputs, c.eps);
-
-#pragma unroll
-    for (u32 g = 0; g < GROUPS; g++) {
-      if (column(g) >= c.inputs) break;
-      normed(v[g], 0.f, scale, weight[g], none);
-      store8(to + column(g), v[g]);
-      if (blockIdx.x == 0) store8(c.normed + column(g), v[g]);
-    }
-    meet();
   }
 
   template <class Out>
   __device__ void consume(const u8* shared, act* normed_x, float* sums) const {
-    const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4;
-    const u32 mine = warp * SLICE + lane % 4 * 8;
-    const u8* const left = shared + r * PITCH + mine * 2;
-    const act* right = c.x + (u64)r * c.inputs + mine;
+    const u32 lane = threadIdx.x % 32, r = lane / 4;
+    const u8* const left = shared + r * PITCH + inputs_of_lane() * 2;
+    const act* right = c.x + (u64)r * c.inputs + inputs_of_lane();
     if (c.norm_weight) {
-      norm_x(normed_x, sums);
-      right = normed_x + mine;
+      norm_x(c, normed_x, sums);
+      right = normed_x + inputs_of_lane();
     } else {
       begin();
     }
-    float acc[2][4] = {}, before = 0.f;
-    u32 tile = blockIdx.x, step = 0, stage = 0, phase = 0;
-    for (u32 n = 0; n < total; n++) {
-      const u32 first = step * INPUTS;
-      if (step == 0) before = residual_of(tile);
-      uint4 x[2];
+    // Places are of stages; behind the last ones of a tile come the first ones of the next.
+    uint4 x[AHEAD][PIECES];
 #pragma unroll
-      for (int j = 0; j < 2; j++) {
-        const bool valid = r < c.rows && first + mine + 32 * j < c.inputs;
-        const act* from = right + first + 32 * j;
-        x[j] = valid ? *reinterpret_cast<const uint4*>(from) : uint4{0, 0, 0, 0};
-      }
-      barrier_wait(full + stage * 8, phase);
+    for (u32 i = 0; i < AHEAD; i++) fetch(x[i], right, r < c.rows, i * INPUTS);
+    float acc[2][4] = {};
+    u32 stage = 0, phase = 0;
+    for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+      const float before = residual_of(tile);
+      for (u32 some = 0; some < c.inputs; some += AHEAD * INPUTS) {
 #pragma unroll
-      for (int j = 0; j < 2; j++) {
-        // Beyond the inputs lies what an earlier copy left.
-        const bool valid = first + mine + 32 * j < c.inputs;
-        const uint4* w = reinterpret_cast<const uint4*>(left + stage * STAGE + j * 64);
-        const uint4 low = valid ? w[0] : uint4{0, 0, 0, 0};
-        const uint4 high = valid ? w[8 * PITCH / 16] : uint4{0, 0, 0, 0};
-        const u32 one[4] = {low.x, high.x, low.y, high.y}, two[4] = {low.z, high.z, low.w, high.w};
-        multiply(acc[0], one, x[j].x, x[j].y);
-        multiply(acc[1], two, x[j].z, x[j].w);
+        for (u32 i = 0; i < AHEAD; i++) {
+          const u32 first = some + i * INPUTS, next = first + AHEAD * INPUTS;
+          if (first >= c.inputs) break;
+          barrier_wait(full + stage * 8, phase);
+          multiply_stage(acc, left + stage * STAGE, x[i], first);
+          __syncwarp();
+          if (lane == 0) barrier_arrive(empty + stage * 8);
+          if (++stage == stages) stage = 0, phase ^= 1;
+          fetch(x[i], right, r < c.rows, next < c.inputs ? next : i * INPUTS);
+        }
       }
-      __syncwarp();
-      if (lane == 0) barrier_arrive(empty + stage * 8);
-      if (++stage == stages) stage = 0, phase ^= 1;
-      if (++step < steps) continue;
-      step = 0;
       finish<Out>(tile, before, acc, sums);
-      tile += gridDim.x;
     }
   }
 
@@ -196,9 +232,6 @@ struct Tile {
     }
   }
 
-  // The warps that multiply.
-  __device__ static void meet() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
-
   template <class Out>
   __device__ void run(u8* shared) {
     ring = shared_address(shared) + SUMS;
@@ -216,17 +249,18 @@ struct Tile {
 
 extern __shared__ __align__(128) u8 dynamic_shared[];
 
-#define BODY(GATED, OUT) Tile<GATED>(a).template run<OUT>(dynamic_shared)
+#define BODY(ROWS, GATED, OUT) Tile<ROWS, GATED>(a).template run<OUT>(dynamic_shared)
 #else
-#define BODY(GATED, OUT) (void)a
+#define BODY(ROWS, GATED, OUT) (void)a
 #endif
 
-#define ENTRY(NAME, GATED, OUT)                                                         \
+#define ENTRY(NAME, ROWS, GATED, OUT)                                                   \
   __global__ void __launch_bounds__(SMALL_M_THREADS, SMALL_M_BLOCKS_PER_MULTIPROCESSOR) \
       NAME(const SmallGemm a) {                                                         \
-    BODY(GATED, OUT);                                                                   \
+    BODY(ROWS, GATED, OUT);                                                             \
   }
 
-ENTRY(gemm_small_m, false, act)
-ENTRY(gemm_small_m_gated, true, act)
-ENTRY(gemm_small_m_logits, false, float)
+ENTRY(gemm_small_m, SMALL_M_TILE, false, act)
+ENTRY(gemm_small_m_eights, SMALL_M_EIGHTS_TILE, false, act)
+ENTRY(gemm_small_m_gated, SMALL_M_TILE, true, act)
+ENTRY(gemm_small_m_logits, SMALL_M_TILE, false, float)
