@@ -66,6 +66,7 @@ void emulated_wait(int groups);
 #define __global__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __maxnreg__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __grid_constant__
 // One block runs at a time.

@@ -3839,14 +3839,15 @@ const _: () = {
     ["Offset of field: TiledGemm::end"][::std::mem::offset_of!(TiledGemm, end) - 300usize];
     ["Offset of field: TiledGemm::kind"][::std::mem::offset_of!(TiledGemm, kind) - 304usize];
 };
-#[doc = " Rows at most; shared memory of the stages and of what lies behind them, with room to align them."]
+#[doc = " Rows at most; shared memory of the stages and of what lies behind them, with room to align them.\n Beside a block there is room for one of a norm, or of what rounds inputs."]
 pub const ROWS_MOST: u32 = 64;
+pub const ROWS_STAGES_MOST: u32 = 32;
 pub const ROWS_RING_BYTES: u32 = 196608;
-pub const ROWS_REST_BYTES: u32 = 17408;
-pub const ROWS_SHARED_BYTES: u32 = 214016;
+pub const ROWS_REST_BYTES: u32 = 16896;
+pub const ROWS_SHARED_BYTES: u32 = 213504;
 #[doc = " Two warpgroups that multiply and a warp that copies."]
 pub const ROWS_THREADS: u32 = 288;
-#[doc = " As TiledGemm, boxes of x of ROWS_MOST rows; each tile's inputs are cut into so many shares, one\n for each block of a cluster."]
+#[doc = " As TiledGemm; each tile's inputs are cut into so many shares, one for each block of a cluster."]
 #[repr(C)]
 #[repr(align(64))]
 #[derive(Debug, Copy, Clone)]
@@ -3866,12 +3867,17 @@ pub struct RowsGemm {
     #[doc = " Of TILED_UNIT_BYTES, of a row."]
     pub units: u32,
     pub shares: u32,
+    #[doc = " A stage: a box of x, one of W."]
+    pub stages: u32,
+    pub stage_bytes: u32,
+    #[doc = " Multiples of 1024."]
+    pub x_bytes: u32,
     pub end: CodedEnd,
     pub kind: Activation,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of RowsGemm"][::std::mem::size_of::<RowsGemm>() - 320usize];
+    ["Size of RowsGemm"][::std::mem::size_of::<RowsGemm>() - 384usize];
     ["Alignment of RowsGemm"][::std::mem::align_of::<RowsGemm>() - 64usize];
     ["Offset of field: RowsGemm::w"][::std::mem::offset_of!(RowsGemm, w) - 0usize];
     ["Offset of field: RowsGemm::x"][::std::mem::offset_of!(RowsGemm, x) - 128usize];
@@ -3883,8 +3889,12 @@ const _: () = {
     ["Offset of field: RowsGemm::outputs"][::std::mem::offset_of!(RowsGemm, outputs) - 292usize];
     ["Offset of field: RowsGemm::units"][::std::mem::offset_of!(RowsGemm, units) - 296usize];
     ["Offset of field: RowsGemm::shares"][::std::mem::offset_of!(RowsGemm, shares) - 300usize];
-    ["Offset of field: RowsGemm::end"][::std::mem::offset_of!(RowsGemm, end) - 304usize];
-    ["Offset of field: RowsGemm::kind"][::std::mem::offset_of!(RowsGemm, kind) - 308usize];
+    ["Offset of field: RowsGemm::stages"][::std::mem::offset_of!(RowsGemm, stages) - 304usize];
+    ["Offset of field: RowsGemm::stage_bytes"]
+        [::std::mem::offset_of!(RowsGemm, stage_bytes) - 308usize];
+    ["Offset of field: RowsGemm::x_bytes"][::std::mem::offset_of!(RowsGemm, x_bytes) - 312usize];
+    ["Offset of field: RowsGemm::end"][::std::mem::offset_of!(RowsGemm, end) - 316usize];
+    ["Offset of field: RowsGemm::kind"][::std::mem::offset_of!(RowsGemm, kind) - 320usize];
 };
 #[doc = " Warpgroups of a block that multiply, each 64 packed rows of an item, up to head size 256 and at\n 64; one more feeds them."]
 pub const MAPPED_GROUPS: u32 = 2;

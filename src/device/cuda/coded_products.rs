@@ -5,7 +5,7 @@
 //! |---|---|
 //! | a few | kernels/coded_small_m.cu, codes straight to tensor cores |
 //! | some hundred | kernels/coded_wgmma.cu on Hopper, the same with tiles of x |
-//! | up to 32 (64), E4M3 by E4M3 | kernels/gemm_tiles.cu (gemm_rows.cu) on Hopper |
+//! | up to 32, and 9 to 64, E4M3 by E4M3 | kernels/gemm_tiles.cu, gemm_rows.cu on Hopper |
 //! | any, E4M3 by E4M3 | cuBLASLt, scales behind it |
 //! | any | codes to plain weights, a slice at a time, and cuBLASLt |
 
@@ -112,7 +112,8 @@ impl Cuda {
                 return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
             }
             let product = tiled_product(rows, coded, bias, end, y);
-            let more = gemm_rows::takes(&self.context, self.dtype, &product);
+            let held = &self.rows_held;
+            let more = gemm_rows::takes(&self.context, held, self.dtype, &product);
             let some = more || gemm_tiles::takes(&self.context, self.dtype, &product);
             if some && self.tiles_e4m3(rows) {
                 let inputs = self.rounded(rows, coded, true, x)?;

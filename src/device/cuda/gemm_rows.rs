@@ -1,4 +1,4 @@
-//! Which products go to the kernels of kernels/gemm_rows.cu, and their launch: up to 64 rows, where
+//! Which products go to the kernels of kernels/gemm_rows.cu, and their launch: 9 to 64 rows, where
 //! weights are most of what is read. The products ask it; it knows no weight's name.
 
 use super::abi::{self, RowsGemm, TiledGemm};
@@ -19,21 +19,40 @@ const MOST_SHARES: usize = 4;
 /// What adding up the shares of a cluster takes, in rows of a unit.
 const ADD_UP_ROWS: usize = 500;
 /// Outputs of a tile, of each kernel.
-const TILES: [usize; 7] = [64, 80, 96, 128, 192, 224, 256];
+const TILES: [usize; 8] = [64, 80, 96, 128, 160, 192, 224, 256];
+/// Rows from which products are ours; fewer are those of a few rows.
+const FEWEST_ROWS: usize = 9;
+/// The same of E4M3 with wide tiles: up to here gemm_tiles is faster, by 1 to 5 us a product at 16
+/// rows.
+const FEWEST_ROWS_OF_WIDE_CODES: usize = abi::TILED_ROWS as usize + 1;
+/// Tiles of E4M3 up to this width are no wide ones.
+const NARROW: usize = 64;
 /// Tiles up to this width have two warpgroups that take turns, which add up where stages are: a
 /// block has one such tile.
 const WIDEST_IN_TURNS: usize = 96;
 
 /// Whether a product of this size is ours.
-pub fn takes(context: &Context, act: DType, product: &TiledProduct) -> bool {
-    let fewer = match product.kind {
-        // The library's logits are as fast.
-        Kind::Activations(_) if product.end == End::Logits => return false,
-        Kind::Activations(_) => abi::TILED_HALF_ROWS,
-        Kind::E4m3 { .. } => abi::TILED_ROWS,
-    };
+pub fn takes(context: &Context, held: &Shares, act: DType, product: &TiledProduct) -> bool {
+    // The library's logits are as fast, or those of gemm_tiles.
+    let plain_logits = matches!(product.kind, Kind::Activations(_)) && product.end == End::Logits;
     product.has_tiles(context, act)
-        && (fewer as usize + 1..=abi::ROWS_MOST as usize).contains(&product.rows)
+        && !plain_logits
+        && (fewest_rows(held, product)..=abi::ROWS_MOST as usize).contains(&product.rows)
+}
+
+/// Rows of such a product from which it is ours.
+fn fewest_rows(held: &Shares, product: &TiledProduct) -> usize {
+    match product.kind {
+        Kind::Activations(_) => FEWEST_ROWS,
+        Kind::E4m3 { .. } => {
+            let Plan { width, .. } = Plan::of(held, product.outputs, product.units());
+            if width <= NARROW {
+                FEWEST_ROWS
+            } else {
+                FEWEST_ROWS_OF_WIDE_CODES
+            }
+        }
+    }
 }
 
 /// How a product is cut.
@@ -86,6 +105,7 @@ fn kernel(k: &Kernels, kind: Kind, width: usize) -> &Kernel<RowsGemm> {
         (Kind::Activations(_), 80) => &k.gemm_rows_80,
         (Kind::Activations(_), 96) => &k.gemm_rows_96,
         (Kind::Activations(_), 128) => &k.gemm_rows_128,
+        (Kind::Activations(_), 160) => &k.gemm_rows_160,
         (Kind::Activations(_), 192) => &k.gemm_rows_192,
         (Kind::Activations(_), 224) => &k.gemm_rows_224,
         (Kind::Activations(_), _) => &k.gemm_rows_256,
@@ -93,6 +113,7 @@ fn kernel(k: &Kernels, kind: Kind, width: usize) -> &Kernel<RowsGemm> {
         (Kind::E4m3 { .. }, 80) => &k.gemm_rows_e4m3_80,
         (Kind::E4m3 { .. }, 96) => &k.gemm_rows_e4m3_96,
         (Kind::E4m3 { .. }, 128) => &k.gemm_rows_e4m3_128,
+        (Kind::E4m3 { .. }, 160) => &k.gemm_rows_e4m3_160,
         (Kind::E4m3 { .. }, 192) => &k.gemm_rows_e4m3_192,
         (Kind::E4m3 { .. }, 224) => &k.gemm_rows_e4m3_224,
         (Kind::E4m3 { .. }, _) => &k.gemm_rows_e4m3_256,
@@ -117,8 +138,12 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<Shares> {
 /// Enqueue a product that [`takes`] accepts.
 pub fn run(context: &Context, k: &Kernels, held: &Shares, product: &TiledProduct) -> Result<()> {
     let Plan { width, shares } = Plan::of(held, product.outputs, product.units());
+    // Whole eights of rows are swizzled.
+    let x_rows = product.rows.next_multiple_of(8);
     let TiledGemm { w, x, factor, steps, bias, y, rows, outputs, units, end, kind } =
-        product.parameters(width, abi::ROWS_MOST as usize)?;
+        product.parameters(width, x_rows)?;
+    let x_bytes = x_rows as u32 * abi::TILED_UNIT_BYTES;
+    let stage_bytes = width as u32 * abi::TILED_UNIT_BYTES + x_bytes;
     let parameters = RowsGemm {
         w,
         x,
@@ -130,6 +155,9 @@ pub fn run(context: &Context, k: &Kernels, held: &Shares, product: &TiledProduct
         outputs,
         units,
         shares: shares as u32,
+        stages: (abi::ROWS_RING_BYTES / stage_bytes).min(abi::ROWS_STAGES_MOST),
+        stage_bytes,
+        x_bytes,
         end,
         kind,
     };
@@ -159,6 +187,24 @@ mod tests {
         assert_eq!(sizes.map(|(n, units)| plan(n, units)), [(80, 2), (64, 1), (224, 1), (64, 1)]);
         let sizes = [(6144, 64), (4096, 64), (28_672, 64), (4096, 224)];
         assert_eq!(sizes.map(|(n, units)| plan(n, units)), [(96, 2), (64, 2), (224, 1), (64, 2)]);
+    }
+
+    #[test]
+    fn products_of_16_rows_are_ours_where_that_is_faster() {
+        let held = Shares::of(|blocks| Ok([132, 66, 39, 30, 22, 17, 15, 15][blocks - 1])).unwrap();
+        let fewest = |kind, outputs, inputs| {
+            let (null, end) = (DevicePtr::NULL, End::Act(abi::Activation::None));
+            let (x, w, bias, y) = (null, null, null, null);
+            fewest_rows(
+                &held,
+                &TiledProduct { kind, rows: 16, outputs, inputs, x, w, bias, y, end },
+            )
+        };
+        let e4m3 = Kind::E4m3 { factor: DevicePtr::NULL, steps: DevicePtr::NULL };
+        // An 8B: qkv, o, gate and up, down.
+        let sizes = [(6144, 4096), (4096, 4096), (28_672, 4096), (4096, 14_336)];
+        assert_eq!(sizes.map(|(n, k)| fewest(e4m3, n, k)), [33, 9, 33, 9]);
+        assert_eq!(sizes.map(|(n, k)| fewest(Kind::Activations(DType::BF16), n, k)), [9; 4]);
     }
 
     #[test]

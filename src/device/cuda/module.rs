@@ -283,6 +283,7 @@ kernels! {
         gemm_rows_80(RowsGemm) gemm_rows_e4m3_80(RowsGemm)
         gemm_rows_96(RowsGemm) gemm_rows_e4m3_96(RowsGemm)
         gemm_rows_128(RowsGemm) gemm_rows_e4m3_128(RowsGemm)
+        gemm_rows_160(RowsGemm) gemm_rows_e4m3_160(RowsGemm)
         gemm_rows_192(RowsGemm) gemm_rows_e4m3_192(RowsGemm)
         gemm_rows_224(RowsGemm) gemm_rows_e4m3_224(RowsGemm)
         gemm_rows_256(RowsGemm) gemm_rows_e4m3_256(RowsGemm);

@@ -103,7 +103,7 @@ impl Cuda {
 
         let kind = gemm_tiles::Kind::Activations(self.dtype);
         let call = TiledProduct { kind, rows, outputs, inputs, x, w, bias, y, end };
-        if gemm_rows::takes(&self.context, self.dtype, &call) {
+        if gemm_rows::takes(&self.context, &self.rows_held, self.dtype, &call) {
             return gemm_rows::run(&self.context, &self.kernels, &self.rows_held, &call);
         }
         if gemm_tiles::takes(&self.context, self.dtype, &call) {

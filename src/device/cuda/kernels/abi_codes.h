@@ -297,18 +297,19 @@ struct TiledGemm {
   Activation kind;
 };
 
-// ---- Products of more rows, of codes or not (gemm_rows.cu) ----
+// ---- Products of 9 to 64 rows, of codes or not (gemm_rows.cu) ----
 
 // Rows at most; shared memory of the stages and of what lies behind them, with room to align them.
+// Beside a block there is room for one of a norm, or of what rounds inputs.
 constexpr u32 ROWS_MOST = 64;
+constexpr u32 ROWS_STAGES_MOST = 32;
 constexpr u32 ROWS_RING_BYTES = 192 * 1024;
-constexpr u32 ROWS_REST_BYTES = 17 * 1024;
+constexpr u32 ROWS_REST_BYTES = 16 * 1024 + 512;
 constexpr u32 ROWS_SHARED_BYTES = ROWS_RING_BYTES + ROWS_REST_BYTES;
 // Two warpgroups that multiply and a warp that copies.
 constexpr u32 ROWS_THREADS = 2 * 128 + 32;
 
-// As TiledGemm, boxes of x of ROWS_MOST rows; each tile's inputs are cut into so many shares, one
-// for each block of a cluster.
+// As TiledGemm; each tile's inputs are cut into so many shares, one for each block of a cluster.
 struct RowsGemm {
   TensorMap w, x;
   DEVICE(const float) factor;  // [outputs], or null: 1
@@ -318,6 +319,9 @@ struct RowsGemm {
   u32 rows, outputs;
   u32 units;  // Of TILED_UNIT_BYTES, of a row.
   u32 shares;
+  // A stage: a box of x, one of W.
+  u32 stages;
+  u32 stage_bytes, x_bytes;  // Multiples of 1024.
   CodedEnd end;
   Activation kind;
 };

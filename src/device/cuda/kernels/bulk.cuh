@@ -42,6 +42,11 @@ __device__ __forceinline__ bool one_lane() {
   return is != 0;
 }
 
+// A tensor map that copies are to follow, fetched before the first of them waits for it.
+__device__ __forceinline__ void fetch_map(const void* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
 // A box of a matrix of two dimensions, as its tensor map says, from column `column` of row `row`
 // on; zeros where it lies outside.
 __device__ __forceinline__ void copy_box(u32 to, const void* map, u32 column, u32 row,

@@ -1,16 +1,18 @@
-// y = end(x W^T + b) for 17 to 64 rows of x on Hopper, where the weights' bytes are most of what
-// moves: W and x of half types, or both codes of E4M3 (33 rows and more; of fewer gemm_tiles),
-// whose sums are multiplied by a factor of each output and one of each row. Bias, activation and
-// the product of gate and up are in the end.
+// y = end(x W^T + b) for 9 to 64 rows of x on Hopper, where the weights' bytes are most of what
+// moves: W and x of half types, or both codes of E4M3 (of up to 32 rows narrow tiles alone, others
+// are gemm_tiles'), whose sums are multiplied by a factor of each output and one of each row. Bias,
+// activation and the product of gate and up are in the end.
 //
-// x is the left operand of wgmma, its 64 rows one tile of them, and W^T the right one: a tile of W
-// may be any multiple of 16 outputs, so that the tiles of a product are about as many as blocks.
+// x is the left operand of wgmma, its rows one tile of 64, and W^T the right one: a tile of W may
+// be any multiple of 16 outputs, so that the tiles of a product are about as many as blocks. x lies
+// in front of W in a stage: where it has fewer rows, those behind it are W's, whose products nobody
+// takes.
 // Both lie in shared memory as tensor maps put them. Two warpgroups have half of a tile's outputs
 // each, or (narrow tiles) each second stage, and add up in the end. Where tiles are few all the
 // same, a cluster of blocks shares a tile's inputs and adds up through distributed shared memory,
 // in the order of its blocks.
 //
-// A stage holds 128 bytes of each of its rows of W and of x. One thread copies, some stages ahead
+// A stage holds 128 bytes of each of its rows of x and of W. One thread copies, some stages ahead
 // and over the ends of tiles; weights before the kernel before has ended. The sums of E4M3 within
 // tensor cores have fewer bits than f32: no more than 128 products are left to them.
 //
@@ -30,19 +32,19 @@ template <bool BYTES, u32 N, u32 ACROSS, u32 TURNS>
 struct Product {
   static constexpr u32 OUTPUTS = N * ACROSS, THREADS = ACROSS * TURNS * WARPGROUP;
   static constexpr u32 W_BYTES = OUTPUTS * PANEL_ROW_BYTES;
-  static constexpr u32 STAGE = W_BYTES + ROWS_MOST * PANEL_ROW_BYTES;
-  static constexpr u32 STAGES = ROWS_RING_BYTES / STAGE;
   static constexpr u32 UNIT = BYTES ? PANEL_ROW_BYTES : PANEL_COLUMNS;  // inputs of a stage
   static constexpr u32 EIGHTS = N / 8;  // of outputs of a warpgroup: four sums of a thread each
   static constexpr u32 ALL_EIGHTS = EIGHTS * ACROSS, EIGHT_BYTES = WARPGROUP * 16;
   static constexpr u32 TURNED_PITCH = 24;  // of 16 sums: few lanes wait for each other
   // Outputs at a time: of E4M3 registers for their sums are there twice.
   static constexpr u32 PART = BYTES && N > 64 ? N / 2 : N;
-  static_assert(N % 16 == 0 && TURNS < STAGES && THREADS + 32 == ROWS_THREADS, "tiles");
+  static_assert(N % 16 == 0 && THREADS + 32 == ROWS_THREADS, "tiles");
+  // With the eight rows of x that there are at least: what wgmma reads of a stage lies within.
+  static_assert(OUTPUTS + 8 >= ROWS_MOST, "rows behind those of x");
 
   // Behind the stages.
   struct Rest {
-    u64 full[STAGES], empty[STAGES];
+    u64 full[ROWS_STAGES_MOST], empty[ROWS_STAGES_MOST];
     float steps[ROWS_MOST];
     float factor[OUTPUTS], bias[OUTPUTS];
     float turned[THREADS / 32][16 * TURNED_PITCH];
@@ -74,27 +76,28 @@ struct Product {
     __device__ Cursor(const Product& t) : t(t) {}
 
     __device__ void advance() {
-      if (++stage == STAGES) stage = 0;
+      if (++stage == t.c.stages) stage = 0;
       if (++unit != t.to) return;
       unit = t.from;
       tile += t.step;
     }
 
     __device__ void fetch_weights() const {
-      const u32 barrier = t.full + stage * 8, place = t.ring + stage * STAGE;
-      barrier_expect(barrier, STAGE);
+      const u32 barrier = t.full + stage * 8;
+      const u32 place = t.ring + stage * t.c.stage_bytes + t.c.x_bytes;
+      barrier_expect(barrier, t.c.stage_bytes);
       if (t.gated) copy_eights(place, &t.c.w, unit * UNIT, tile * (t.height / 8), barrier);
       else copy_box(place, &t.c.w, unit * UNIT, tile * t.height, barrier);
     }
 
     __device__ void fetch_inputs() const {
-      const u32 place = t.ring + stage * STAGE + W_BYTES;
+      const u32 place = t.ring + stage * t.c.stage_bytes;
       copy_box(place, &t.c.x, unit * UNIT, 0, t.full + stage * 8);
     }
   };
 
   __device__ void produce() const {
-    const u32 total = count * of_tile, ahead = min(total, STAGES);
+    const u32 total = count * of_tile, ahead = min(total, c.stages);
     // Weights depend on nobody.
     Cursor next(*this);
     for (u32 n = 0; n < ahead; n++, next.advance()) next.fetch_weights();
@@ -102,11 +105,11 @@ struct Product {
     Cursor inputs(*this);
     for (u32 n = 0; n < ahead; n++, inputs.advance()) inputs.fetch_inputs();
     u32 phase = 0;
-    for (u32 n = STAGES; n < total; n++, next.advance()) {
+    for (u32 n = c.stages; n < total; n++, next.advance()) {
       barrier_wait(empty + next.stage * 8, phase);
       next.fetch_weights();
       next.fetch_inputs();
-      if (next.stage == STAGES - 1) phase ^= 1;
+      if (next.stage == c.stages - 1) phase ^= 1;
     }
   }
 
@@ -119,17 +122,17 @@ struct Product {
   // Where a warpgroup is in the ring.
   struct Place {
     u32 stage, phase;
-    __device__ void advance() {
+    __device__ void advance(u32 stages) {
       stage += TURNS;
-      if (stage >= STAGES) stage -= STAGES, phase ^= 1;
+      if (stage >= stages) stage -= stages, phase ^= 1;
     }
   };
 
   // A stage's products of PART outputs from output `first` on begin.
   __device__ void multiply(u32 stage, u32 first, float (&sums)[PART / 2], bool fresh) const {
-    const u32 place = ring + stage * STAGE;
-    const u64 left = describe(place + W_BYTES, 16);
-    const u64 right = describe(place + (across * N + first) * PANEL_ROW_BYTES, 16);
+    const u32 place = ring + stage * c.stage_bytes;
+    const u64 left = describe(place, 16);
+    const u64 right = describe(place + c.x_bytes + (across * N + first) * PANEL_ROW_BYTES, 16);
     ready();
 #pragma unroll
     for (u32 s = 0; s < 4; s++)
@@ -167,7 +170,7 @@ struct Product {
         if (unit != turn) leave(before);
         before = at.stage;
       }
-      at.advance();
+      at.advance(c.stages);
     }
     finish<0>();
     hold(acc);
@@ -208,14 +211,18 @@ struct Product {
   // tile for a cluster: nobody multiplies any more, and sums take the place of stages.
   __device__ void leave_sums(const float (&acc)[N / 2]) const {
     const u32 mine = place_of_sums(group * EIGHTS);
+    if (has_rows()) {
 #pragma unroll
-    for (u32 e = 0; e < EIGHTS; e++)
-      store_shared(mine + e * EIGHT_BYTES, __float_as_uint(acc[4 * e]),
-                   __float_as_uint(acc[4 * e + 1]), __float_as_uint(acc[4 * e + 2]),
-                   __float_as_uint(acc[4 * e + 3]));
+      for (u32 e = 0; e < EIGHTS; e++)
+        store_shared(mine + e * EIGHT_BYTES, __float_as_uint(acc[4 * e]),
+                     __float_as_uint(acc[4 * e + 1]), __float_as_uint(acc[4 * e + 2]),
+                     __float_as_uint(acc[4 * e + 3]));
+    }
     if (c.shares > 1) meet_cluster();
     else meet();
   }
+  // Whether the warp's 16 rows begin among those of x.
+  __device__ bool has_rows() const { return threadIdx.x % WARPGROUP / 32 * 16 < c.rows; }
   __device__ u32 place_of_sums(u32 eight) const {
     return ring + eight * EIGHT_BYTES + threadIdx.x % WARPGROUP * 16;
   }
@@ -244,6 +251,7 @@ struct Product {
     }
     meet();
     if (TURNS > 1 || c.shares > 1) leave_sums(acc);
+    if (!has_rows()) return;
 
     const Activation usual = gated ? ACTIVATION_SILU_GATED : ACTIVATION_NONE;
     if (heights % 2 == 1 || c.end == CODED_END_LOGITS || c.kind != usual) {
@@ -414,11 +422,13 @@ struct Product {
 
   __device__ void run() {
     ring = (shared_address(dynamic_shared) + 1023) / 1024 * 1024;
-    u8* const behind = dynamic_shared + (ring - shared_address(dynamic_shared)) + STAGES * STAGE;
-    rest = reinterpret_cast<Rest*>(behind);
+    u8* const behind = dynamic_shared + (ring - shared_address(dynamic_shared));
+    rest = reinterpret_cast<Rest*>(behind + c.stages * c.stage_bytes);
     full = shared_address(rest->full);
     empty = shared_address(rest->empty);
-    start_ring(full, empty, STAGES, ACROSS * 4);
+    // The first copy of x would wait for its map, too.
+    if (threadIdx.x == THREADS) fetch_map(&c.w), fetch_map(&c.x);
+    start_ring(full, empty, c.stages, ACROSS * 4);
     if (group == ACROSS * TURNS) {
       if (threadIdx.x == THREADS) produce();
       __syncwarp();
@@ -439,20 +449,21 @@ struct Product {
 #define BODY(BYTES, N, ACROSS, TURNS) (void)a
 #endif
 
-#define ENTRY(NAME, N, ACROSS, TURNS)                                                        \
-  __global__ void __launch_bounds__(ROWS_THREADS, 1)                                         \
-      gemm_rows_##NAME(const __grid_constant__ RowsGemm a) {                                 \
-    BODY(false, N, ACROSS, TURNS);                                                           \
-  }                                                                                          \
-  __global__ void __launch_bounds__(ROWS_THREADS, 1)                                         \
-      gemm_rows_e4m3_##NAME(const __grid_constant__ RowsGemm a) {                            \
-    BODY(true, N, ACROSS, TURNS);                                                            \
+// So few registers that a norm's block of 512 threads finds a place beside, and its launch can wait
+// there for this one to end.
+#define ENTRY(NAME, N, ACROSS, TURNS)                                                             \
+  __global__ void __maxnreg__(136) gemm_rows_##NAME(const __grid_constant__ RowsGemm a) {         \
+    BODY(false, N, ACROSS, TURNS);                                                                \
+  }                                                                                               \
+  __global__ void __maxnreg__(136) gemm_rows_e4m3_##NAME(const __grid_constant__ RowsGemm a) {    \
+    BODY(true, N, ACROSS, TURNS);                                                                 \
   }
 
 ENTRY(64, 64, 1, 2)
 ENTRY(80, 80, 1, 2)
 ENTRY(96, 96, 1, 2)
 ENTRY(128, 64, 2, 1)
+ENTRY(160, 80, 2, 1)
 ENTRY(192, 96, 2, 1)
 ENTRY(224, 112, 2, 1)
 ENTRY(256, 128, 2, 1)

@@ -1,7 +1,8 @@
 // y = end(x W^T + b) for some rows of x on Hopper, where the weights' bytes are nearly everything:
 // W and x of half types, up to 16 rows, or both codes of E4M3, up to 32, whose sums are multiplied
-// by a factor of each output and one of each row; of more rows gemm_rows.cu. Bias, activation and
-// the product of gate and up are in the end.
+// by a factor of each output and one of each row. gemm_rows.cu has more rows, and of those here
+// what gemm_rows.rs finds faster there. Bias, activation and the product of gate and up are in the
+// end.
 //
 // W is the left operand of wgmma and x^T the right one, both out of shared memory, where tensor
 // maps have put them: nothing is unpacked or turned. A tile is 128 outputs for all rows (gated half
@@ -237,6 +238,8 @@ struct Tile {
     rest = reinterpret_cast<Rest*>(behind);
     full = shared_address(rest->full);
     empty = shared_address(rest->empty);
+    // The first copy of x would wait for its map, too.
+    if (threadIdx.x == THREADS) fetch_map(&c.w), fetch_map(&c.x);
     start_ring(full, empty, STAGES, THREADS / 32);
     if (threadIdx.x >= THREADS) {
       if (threadIdx.x == THREADS) produce();
