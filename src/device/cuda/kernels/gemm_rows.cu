@@ -16,6 +16,10 @@
 // and over the ends of tiles; weights before the kernel before has ended. The sums of E4M3 within
 // tensor cores have fewer bits than f32: no more than 128 products are left to them.
 //
+// The kernel behind gets leave late: when a block has copied all that it will, or (E4M3, which has
+// launches between products that round) multiplied it. The ring of the product behind would take
+// bandwidth from blocks that are not done, and it is full long before its x is there.
+//
 // Bytes: W once, and out of L2 x for each tile. Floor: bytes of W / bandwidth. Tried: x copied once
 // for several blocks of a cluster, a part of its rows by each (multicast); as fast, or slower.
 #include "abi_codes.h"
@@ -101,7 +105,7 @@ struct Product {
     // Weights depend on nobody.
     Cursor next(*this);
     for (u32 n = 0; n < ahead; n++, next.advance()) next.fetch_weights();
-    begin();
+    await();
     Cursor inputs(*this);
     for (u32 n = 0; n < ahead; n++, inputs.advance()) inputs.fetch_inputs();
     u32 phase = 0;
@@ -111,6 +115,7 @@ struct Product {
       next.fetch_inputs();
       if (next.stage == c.stages - 1) phase ^= 1;
     }
+    if (!BYTES) give_leave();
   }
 
   // ---- The warpgroups that multiply ----
@@ -190,6 +195,7 @@ struct Product {
 #pragma unroll
       for (u32 i = 0; i < N / 2; i++) acc[i] = 0.f;
       add_stages(at, acc);
+      if (BYTES && n == count - 1) give_leave();
       end(n, tile, scale, acc);
     }
   }
@@ -435,7 +441,7 @@ struct Product {
       // As those that leave their sums.
       if (c.shares > 1) meet_cluster();
     } else {
-      begin();
+      await();
       consume();
     }
     // Others may still read sums here.

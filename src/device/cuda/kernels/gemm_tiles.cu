@@ -94,7 +94,9 @@ struct Tile {
     const u32 ahead = min(total, STAGES);
     Cursor next(*this);
     for (u32 n = 0; n < ahead; n++, next.advance()) next.fetch_weights(n);
-    begin();
+    await();
+    // Of E4M3 later, as in gemm_rows.cu.
+    if (!BYTES) give_leave();
     Cursor inputs(*this);
     for (u32 n = 0; n < ahead; n++, inputs.advance()) inputs.fetch_inputs(n);
 
@@ -154,6 +156,7 @@ struct Tile {
         if (threadIdx.x % 32 == 0) barrier_arrive(empty + stage * 8);
         if (++stage == STAGES) stage = 0, phase ^= 1;
       }
+      if (BYTES && tile + step >= tiles) give_leave();
       if (blocks > 1) {
         add_up(end, acc);
       } else {
@@ -247,7 +250,7 @@ struct Tile {
       // As often as those that add up.
       if (blocks > 1) meet_cluster(), meet_cluster();
     } else {
-      begin();
+      await();
       consume();
     }
   }
