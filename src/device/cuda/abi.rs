@@ -3907,12 +3907,15 @@ pub const MAPPED_KEYS_OF_256: u32 = 80;
 #[doc = " Stages of K, and of V; at head size 64."]
 pub const MAPPED_STAGES: u32 = 2;
 pub const MAPPED_STAGES_OF_64: u32 = 4;
-#[doc = " Items of all KV heads, dealt to blocks."]
+#[doc = " Items whose Q is there at once, up to head size 128 and at 256."]
+pub const MAPPED_QUERIES: u32 = 2;
+pub const MAPPED_QUERIES_OF_256: u32 = 1;
+#[doc = " Items of all KV heads, dealt to blocks, or to clusters of two blocks."]
 #[repr(C)]
 #[repr(align(64))]
 #[derive(Debug, Copy, Clone)]
 pub struct PromptAttention {
-    #[doc = " Of the pool: rows of a head, boxes of `piece` rows and 64 columns, swizzled."]
+    #[doc = " Of the pool: eights of rows of a head, boxes of `piece` rows, swizzled panels."]
     pub map: TensorMap,
     pub pages: PagedAttention,
     pub items: u32,

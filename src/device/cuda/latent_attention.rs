@@ -158,7 +158,8 @@ impl LatentAttention {
     pub fn plan(&mut self, chunks: &[BatchChunk]) -> bool {
         let Some(heads) = self.heads else { return false };
         if let Some([prompt, single]) = self.tiles(heads) {
-            let tiling = Tiling { prompt_rows: prompt.rows, split_rows: single.rows, keys: KEYS };
+            let (prompt_rows, split_rows) = (prompt.rows, single.rows);
+            let tiling = Tiling { prompt_rows, pairs: false, split_rows, keys: KEYS };
             self.list.make(tiling, chunks, heads, single.split_blocks, &causal);
         }
         self.list.prompt_tiles == 0

@@ -89,6 +89,7 @@ enum Prompts<'a> {
 }
 
 /// The kernels of a head size and a type of pages.
+#[derive(Clone, Copy)]
 struct Kinds<'a> {
     /// 128 packed rows, by mma.
     chunk: &'a Kernel<PagedAttention>,
@@ -107,6 +108,8 @@ pub struct Attention {
     /// Tensor maps can copy pages for the prompt kernel.
     mappable: bool,
     tiling: Tiling,
+    /// Pairs of blocks of the mapped prompt kernel that the card holds at once.
+    prompt_pairs: usize,
     /// There are tensor-core tiles for this type and head size on this card.
     tiled: bool,
     /// q heads per KV head, once a step has shown it.
@@ -157,39 +160,33 @@ impl Attention {
             kinds.prompts().allow_shared(chunk.shared_bytes)?;
             kinds.split.allow_shared(split.shared_bytes)?;
         }
+        let prompts = kinds.map(|kinds| kinds.prompts().tile(dim, chunk)).transpose()?;
+        let (prompt_rows, prompt_pairs) = prompts.unwrap_or((PROMPT_ROWS, 0));
 
         let tiled = kinds.is_some();
         // A box lies on one page.
         let boxes = numbered && page_size.is_multiple_of(abi::RING_BOX_KEYS as usize);
-        let ring_kernel = kinds.as_ref().and_then(|kinds| kinds.ring).filter(|_| boxes);
-        let ring = ring_kernel.map(|_| Shape::ring(dim));
-        let resident = match (&kinds, ring_kernel, ring) {
-            (_, Some(kernel), Some(ring)) => {
-                kernel.allow_shared(ring.shared_bytes)?;
-                kernel.resident_blocks(context, abi::RING_THREADS, ring.shared_bytes)?
-            }
-            (Some(kinds), ..) => {
-                kinds.split.resident_blocks(context, abi::SPLIT_THREADS, split.shared_bytes)?
-            }
-            (None, ..) => 0,
-        };
-        let split_blocks = (resident.min(MOST_BLOCKS) / kv_heads).max(1);
+        let ring = kinds.and_then(|kinds| kinds.ring).filter(|_| boxes);
+        let ring = ring.map(|kernel| (kernel, Shape::ring(dim)));
+        let resident =
+            kinds.map(|kinds| kinds.resident_splits(context, split, ring)).transpose()?;
+        let split_blocks = (resident.unwrap_or(0).min(MOST_BLOCKS) / kv_heads).max(1);
 
         let parts = if tiled { PARTS_PER_BLOCK * split_blocks * kv_heads } else { 0 };
         let rows = parts * SPLIT_ROWS;
         let arrivals = Memory::new(context, 4 * parts, "parts of attention")?;
         arrivals.fill(0)?;
-        let prompt_rows = kinds.map_or(PROMPT_ROWS, |kinds| kinds.prompts().rows(dim));
         Ok(Attention {
             dtype,
             kv,
             mappable,
-            tiling: Tiling { prompt_rows, ..Tiling::HEADS },
+            tiling: Tiling { prompt_rows, pairs: prompt_pairs > 0, ..Tiling::HEADS },
+            prompt_pairs,
             tiled,
             group: None,
             chunk,
             split,
-            ring,
+            ring: ring.map(|(_, shape)| shape),
             page_size,
             pool_rows,
             split_blocks,
@@ -281,17 +278,23 @@ impl Attention {
         let (tiles, kv_heads) = (self.list.prompt_tiles, call.spec.kv_heads);
         let parameters = self.parameters(call, items, self.chunk);
         let shared = self.chunk.shared_bytes;
+
         match prompts {
             Prompts::Each(kernel) => {
                 let blocks = [tiles, kv_heads];
                 kernel.launch_shared(context, blocks, abi::CHUNK_THREADS, shared, &parameters)
             }
             Prompts::Mapped(kernel) => {
-                let blocks = [(tiles * kv_heads).min(context.multiprocessors as usize), 1];
+                let together = self.list.prompt_blocks;
+                let most = match together {
+                    1 => context.multiprocessors as usize,
+                    _ => self.prompt_pairs,
+                };
+                let blocks = [(tiles * kv_heads).min(most) * together, 1];
                 let threads = MappedTile::of(call.spec.head_dim).threads;
                 let pool = self.pool(call);
                 let all = prompt_attention::parameters(&pool, self.dtype, parameters, tiles)?;
-                kernel.launch_shared(context, blocks, threads, shared, &all)
+                kernel.launch_clusters(context, blocks, together, threads, shared, &all)
             }
         }
     }
@@ -391,6 +394,21 @@ pub(super) fn head_fits(spec: &AttnSpec, most: u32) -> Result<()> {
 }
 
 impl<'a> Kinds<'a> {
+    /// Blocks of the split kernel, or of the ring in its place, that the card holds at once.
+    fn resident_splits(
+        &self,
+        context: &Context,
+        split: Shape,
+        ring: Option<(&Kernel<RingAttention>, Shape)>,
+    ) -> Result<usize> {
+        let Some((kernel, Shape { shared_bytes, .. })) = ring else {
+            let shared_bytes = split.shared_bytes;
+            return self.split.resident_blocks(context, abi::SPLIT_THREADS, shared_bytes);
+        };
+        kernel.allow_shared(shared_bytes)?;
+        kernel.resident_blocks(context, abi::RING_THREADS, shared_bytes)
+    }
+
     /// The one for tiles of prompts.
     fn prompts(&self) -> Prompts<'a> {
         self.prompt.unwrap_or(Prompts::Each(self.chunk))
@@ -398,11 +416,15 @@ impl<'a> Kinds<'a> {
 }
 
 impl Prompts<'_> {
-    /// Packed rows of a tile of heads of `dim`.
-    fn rows(&self, dim: usize) -> usize {
+    /// Packed rows of a block's tile of heads of `dim`, and how many pairs of blocks that take one
+    /// together the card holds at once.
+    fn tile(&self, dim: usize, shape: Shape) -> Result<(usize, usize)> {
         match self {
-            Prompts::Each(_) => PROMPT_ROWS,
-            Prompts::Mapped(_) => MappedTile::of(dim).rows,
+            Prompts::Each(_) => Ok((PROMPT_ROWS, 0)),
+            Prompts::Mapped(kernel) => {
+                let MappedTile { rows, threads, .. } = MappedTile::of(dim);
+                Ok((rows, kernel.resident_clusters(2, threads, shape.shared_bytes)?))
+            }
         }
     }
 
@@ -528,8 +550,8 @@ impl Shape {
     fn prompt(kv: KvType, dim: usize) -> Shape {
         let (rows, keys, stages, raw_bytes) = match kv.plain() {
             Some(_) => {
-                let MappedTile { rows, keys, stages, .. } = MappedTile::of(dim);
-                (rows, keys, stages, 0)
+                let MappedTile { rows, queries, keys, stages, .. } = MappedTile::of(dim);
+                (queries * rows, keys, stages, 0)
             }
             None => {
                 let keys = if dim == 256 { abi::PROMPT_KEYS_OF_256 } else { abi::PROMPT_KEYS };

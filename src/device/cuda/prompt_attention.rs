@@ -15,6 +15,8 @@ const SWIZZLE_ROWS: usize = 8;
 pub struct MappedTile {
     /// Packed rows.
     pub rows: usize,
+    /// Items whose Q is in shared memory at once.
+    pub queries: usize,
     pub keys: usize,
     /// Of K, and of V.
     pub stages: usize,
@@ -31,6 +33,8 @@ impl MappedTile {
         };
         MappedTile {
             rows: (groups * abi::MAPPED_ROWS_OF_GROUP) as usize,
+            queries: if dim == 256 { abi::MAPPED_QUERIES_OF_256 } else { abi::MAPPED_QUERIES }
+                as usize,
             keys: keys as usize,
             stages: stages as usize,
             threads: (groups + 1) * abi::MAPPED_THREADS_OF_GROUP,
@@ -61,7 +65,7 @@ pub fn parameters(
     let page_size = pages.page_size as usize;
     let piece = MappedTile::of(rows.columns).piece(page_size);
     let piece = piece.ok_or_else(|| internal!("pages of {page_size} keys"))?;
-    let map = rows.panels(Some(dtype), piece)?;
+    let map = rows.eights_of_panels(dtype, piece)?;
     Ok(PromptAttention { map, pages, items: items as u32, piece: piece as u32 })
 }
 

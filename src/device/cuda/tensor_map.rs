@@ -60,6 +60,22 @@ impl Matrix {
         )
     }
 
+    /// Boxes of `rows` rows of a half type, a multiple of 8, with all their columns, which are a
+    /// multiple of 64: eights of rows, of each its panels one after the other.
+    pub fn eights_of_panels(&self, act: DType, rows: usize) -> Result<TensorMap> {
+        let (kind, columns) = panel_of(Some(act))?;
+        let (panels, row_bytes) = (self.columns / columns, self.row_bytes as u64);
+        encode(
+            kind,
+            self.first,
+            [columns as u64, 8, panels as u64, self.rows as u64 / 8],
+            [row_bytes, PANEL_ROW_BYTES, 8 * row_bytes],
+            [columns as u32, 8, panels as u32, rows as u32 / 8],
+            SWIZZLED,
+            AHEAD,
+        )
+    }
+
     fn boxes(
         &self,
         kind: sys::CUtensorMapDataType,
@@ -77,6 +93,8 @@ impl Matrix {
 /// What L2 fetches at once: what the next box has of the same rows, too.
 const AHEAD: sys::CUtensorMapL2promotion =
     sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B;
+/// Of a panel.
+const PANEL_ROW_BYTES: u64 = 128;
 const SWIZZLED: sys::CUtensorMapSwizzle = sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B;
 
 /// What a panel's elements are, and how many a row of it has.

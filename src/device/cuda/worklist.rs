@@ -24,14 +24,19 @@ const ITEM_COST_TILES: usize = 2;
 /// its keys among all blocks is worth reading them again for each tile, out of L2, and such a step
 /// is launched like one of single tokens, so that it can be recorded.
 const FEW_TILES: usize = 4;
+/// What two blocks that read keys together gain of their time: one part in so many, at least with
+/// long prompts (ci/runs/2026-11-30-h200-prompts2.md).
+const PAIRS_GAIN: usize = 32;
 /// Parts that a block of the split kernel can leave: what it begins with and what it ends with.
 pub const PARTS_PER_BLOCK: usize = 2;
 
 /// What kernels take at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tiling {
-    /// Packed rows of a tile of prompts.
+    /// Packed rows of a tile of prompts, for each block that takes it.
     pub prompt_rows: usize,
+    /// Two blocks can take a tile of prompts together.
+    pub pairs: bool,
     /// Packed rows of a tile of single tokens.
     pub split_rows: usize,
     /// Keys of either.
@@ -42,6 +47,7 @@ impl Tiling {
     /// Of attention over K and V of heads.
     pub const HEADS: Tiling = Tiling {
         prompt_rows: abi::PROMPT_ROWS as usize,
+        pairs: false,
         split_rows: abi::SPLIT_ROWS as usize,
         keys: abi::TILE_KEYS as usize,
     };
@@ -62,6 +68,8 @@ pub struct WorkList {
     pub items: Vec<WorkItem>,
     /// Tiles of prompts.
     pub prompt_tiles: usize,
+    /// Blocks that take each of them together.
+    pub prompt_blocks: usize,
     /// There are single tokens.
     pub split: bool,
     /// Where the items of the packed rows in hand lie.
@@ -80,20 +88,9 @@ impl WorkList {
         keys_end: KeysEnd<'_>,
     ) {
         self.items.clear();
-        let Tiling { prompt_rows, split_rows, .. } = tiling;
+        let split_rows = tiling.split_rows;
         let single = |chunk: &&BatchChunk| is_split(chunk, group, split_rows);
-        // Longest first: the last blocks to start are then short, and blocks that deal them among
-        // themselves have as much each.
-        for chunk in chunks.iter().filter(|s| !single(s)) {
-            let packed = chunk.tokens * group;
-            for begin in (0..packed).step_by(prompt_rows).rev() {
-                let count = prompt_rows.min(packed - begin);
-                let last = chunk.position() + (begin + count - 1) / group;
-                self.items.push(item(chunk, begin, count, 0..keys_end(chunk, last)));
-            }
-        }
-        self.items.sort_by_key(|item| Reverse(item.keys_to));
-        self.prompt_tiles = self.items.len();
+        self.cut_prompts(tiling, || chunks.iter().filter(|s| !single(s)), group, keys_end);
 
         let tokens = || chunks.iter().filter(single);
         self.split = tokens().next().is_some();
@@ -139,6 +136,32 @@ impl WorkList {
             }
         });
     }
+
+    /// The tiles of prompts, for one block each or for two.
+    fn cut_prompts<'a, S>(
+        &mut self,
+        tiling: Tiling,
+        prompts: impl Fn() -> S,
+        group: usize,
+        keys_end: KeysEnd<'_>,
+    ) where
+        S: Iterator<Item = &'a BatchChunk>,
+    {
+        self.prompt_blocks = blocks_of_prompts(tiling, &prompts, group);
+        let rows = self.prompt_blocks * tiling.prompt_rows;
+        // Longest first: the last blocks to start are then short, and blocks that deal them among
+        // themselves have as much each.
+        for chunk in prompts() {
+            let packed = chunk.tokens * group;
+            for begin in (0..packed).step_by(rows).rev() {
+                let count = rows.min(packed - begin);
+                let last = chunk.position() + (begin + count - 1) / group;
+                self.items.push(item(chunk, begin, count, 0..keys_end(chunk, last)));
+            }
+        }
+        self.items.sort_by_key(|item| Reverse(item.keys_to));
+        self.prompt_tiles = self.items.len();
+    }
 }
 
 /// Whether a sequence's keys are cut among blocks: those of one token, and of few, each tile of
@@ -148,6 +171,24 @@ fn is_split(chunk: &BatchChunk, group: usize, split_rows: usize) -> bool {
     // As `Batch::decode` has it.
     let few = chunk.tokens <= 2 || chunk.tokens == chunk.logits;
     tiles(chunk.tokens) <= if few { FEW_TILES * tiles(1) } else { tiles(1) }
+}
+
+/// Blocks that take a tile of prompts together: two, where hardly any of them has no rows then.
+fn blocks_of_prompts<'a, S>(tiling: Tiling, prompts: &impl Fn() -> S, group: usize) -> usize
+where
+    S: Iterator<Item = &'a BatchChunk>,
+{
+    // Keys that all blocks read of a head.
+    let read = |blocks: usize| -> usize {
+        let tiles = |rows: usize| rows.div_ceil(blocks * tiling.prompt_rows);
+        prompts().map(|chunk| tiles(chunk.tokens * group) * blocks * chunk.length).sum()
+    };
+    let (alone, paired) = (read(1), read(2));
+    if tiling.pairs && paired - alone <= alone / PAIRS_GAIN {
+        2
+    } else {
+        1
+    }
 }
 
 /// An item with all keys of its rows, and nothing behind it.
@@ -216,7 +257,9 @@ mod tests {
 
     const HEADS: Tiling = Tiling::HEADS;
     /// Of latent vectors.
-    const MANY: Tiling = Tiling { prompt_rows: 64, split_rows: 64, keys: 32 };
+    const MANY: Tiling = Tiling { prompt_rows: 64, pairs: false, split_rows: 64, keys: 32 };
+    /// Of heads whose keys two blocks can read together.
+    const PAIRS: Tiling = Tiling { pairs: true, ..HEADS };
 
     fn chunk(slot: usize, first: usize, tokens: usize, length: usize) -> BatchChunk {
         let slot = SlotId(slot as u32);
@@ -229,7 +272,7 @@ mod tests {
     fn tiles_cover_rows_and_keys_once() {
         let lengths =
             [(1, 1), (1, 64), (1, 65), (1, 5000), (300, 300), (17, 900), (3, 12), (1, 131)];
-        let tilings = |group| [(HEADS, group), (MANY, group)];
+        let tilings = |group| [(HEADS, group), (MANY, group), (PAIRS, group)];
         for (tiling, group) in [1, 3, 4, 7, 20, 32, 128].into_iter().flat_map(tilings) {
             for blocks in [1, 8, 40, 1000] {
                 let mut first = 0;
@@ -253,7 +296,9 @@ mod tests {
     }
 
     fn check(tiling: Tiling, list: &WorkList, chunks: &[BatchChunk], group: usize, blocks: usize) {
-        let Tiling { prompt_rows, split_rows, .. } = tiling;
+        let Tiling { prompt_rows, pairs, split_rows, .. } = tiling;
+        assert!(list.prompt_blocks == 1 || pairs && list.prompt_blocks == 2);
+        let prompt_rows = prompt_rows * list.prompt_blocks;
         let (prompts, rest) = list.items.split_at(list.prompt_tiles);
         // Every block's items, one after the other: all items of the list that are not empty.
         let mut splits = Vec::new();
@@ -271,8 +316,10 @@ mod tests {
         let mut seen = vec![vec![]; chunks.len()];
         let mut pieces_of = std::collections::BTreeMap::new();
         for (n, item) in prompts.iter().chain(splits).enumerate() {
-            let most = if n < list.prompt_tiles { prompt_rows } else { split_rows };
-            let count = item.count % NEXT_ITEM;
+            let (count, most) = match n < list.prompt_tiles {
+                true => (item.count, prompt_rows),
+                false => (item.count % NEXT_ITEM, split_rows),
+            };
             assert!((1..=most as u32).contains(&count));
             assert!(item.keys_from < item.keys_to);
             if item.part == NO_PART {
@@ -306,6 +353,29 @@ mod tests {
                 assert!(next > position && next <= chunk.length, "{chunk:?} row {row} to {next}");
             }
         }
+    }
+
+    /// Two blocks take tiles of prompts together unless many of them have no rows then.
+    #[test]
+    fn pairs_have_rows() {
+        let blocks = |tiling: Tiling, lengths: &[(usize, usize)]| {
+            let chunk = |(slot, &(tokens, length))| chunk(slot, 0, tokens, length);
+            let chunks: Vec<BatchChunk> = lengths.iter().enumerate().map(chunk).collect();
+            let mut list = WorkList::default();
+            list.make(tiling, &chunks, 4, 40, &causal);
+            (list.prompt_blocks, list.prompt_tiles)
+        };
+        assert_eq!(blocks(HEADS, &[(4096, 4096)]), (1, 128));
+        assert_eq!(blocks(PAIRS, &[(4096, 4096)]), (2, 64));
+        // 31 tiles of rows, 33, 3.
+        assert_eq!(blocks(PAIRS, &[(31 * 32, 4096)]), (1, 31));
+        assert_eq!(blocks(PAIRS, &[(33 * 32, 4096)]), (2, 17));
+        assert_eq!(blocks(PAIRS, &[(70, 70); 33]), (1, 3 * 33));
+        // A long context counts as much as it is read.
+        assert_eq!(blocks(PAIRS, &[(4096, 4096), (30, 100_000)]), (1, 129));
+        assert_eq!(blocks(PAIRS, &[(4096, 4096), (30, 30)]), (2, 65));
+        // Single tokens have lists of their own.
+        assert_eq!(blocks(PAIRS, &[(4096, 4096), (1, 100_000)]), (2, 64));
     }
 
     /// Few rows of a sequence are no tiles of prompts if all of them have logits, or are two.

@@ -341,9 +341,13 @@ constexpr u32 MAPPED_KEYS_OF_256 = 80;
 constexpr u32 MAPPED_STAGES = 2;
 constexpr u32 MAPPED_STAGES_OF_64 = 4;
 
-// Items of all KV heads, dealt to blocks.
+// Items whose Q is there at once, up to head size 128 and at 256.
+constexpr u32 MAPPED_QUERIES = 2;
+constexpr u32 MAPPED_QUERIES_OF_256 = 1;
+
+// Items of all KV heads, dealt to blocks, or to clusters of two blocks.
 struct PromptAttention {
-  TensorMap map;  // Of the pool: rows of a head, boxes of `piece` rows and 64 columns, swizzled.
+  TensorMap map;  // Of the pool: eights of rows of a head, boxes of `piece` rows, swizzled panels.
   PagedAttention pages;
   u32 items;
   u32 piece;  // Keys that lie one behind the other in a page and in a tile: divides both.

@@ -35,7 +35,8 @@ struct Prompt : PromptTile<D, ROWS, D == 256 ? PROMPT_KEYS_OF_256 : PROMPT_KEYS,
     this->lane = threadIdx.x % 32;
     this->row0 = threadIdx.x / 32 * 16;
     this->kv = blockIdx.y;
-    this->clear();
+    this->clear_weights();
+    this->clear_values();
     constexpr u32 ALIGNMENT = PROMPT_ALIGNMENT;
     q = (shared_address(dynamic_shared) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     keys = q + ROWS * D * 2;
@@ -107,7 +108,7 @@ struct Prompt : PromptTile<D, ROWS, D == 256 ? PROMPT_KEYS_OF_256 : PROMPT_KEYS,
 
   // What this thread copied of a K or a V becomes operands at `to`.
   __device__ static void convert(bool e5m2, u32 raw, u32 to) {
-    auto at = [&](u32 key, u32 piece) { return to + swizzled(key, piece, KEYS); };
+    auto at = [&](u32 key, u32 piece) { return to + Base::place_of(key, piece); };
     if (e5m2) Raw::template convert<E5m2>(raw, at);
     else Raw::template convert<E4m3>(raw, at);
   }
@@ -194,7 +195,7 @@ struct Prompt : PromptTile<D, ROWS, D == 256 ? PROMPT_KEYS_OF_256 : PROMPT_KEYS,
   const WorkItem item = call.items[blockIdx.x];  \
   Prompt<D> prompt;                              \
   prompt.run(call, item);                        \
-  prompt.write(call, item)
+  prompt.write(call, prompt.end(item))
 #else
 // The device never launches these where they have no code.
 #define PROMPT(D) (void)call

@@ -28,7 +28,8 @@ __device__ __forceinline__ void turn_quad(u32 (&x)[4]) {
 // OWN_SCALE: rows of q were brought to a size of their own, scores have a scale by row.
 template <int D, int ROWS, int KEYS, bool OWN_SCALE>
 struct PromptTile {
-  static constexpr u32 KEY_PANEL = KEYS * PANEL_ROW_BYTES;
+  // K and V: eights of rows, of each its panels.
+  static constexpr u32 EIGHT = D / PANEL_COLUMNS * PANEL_EIGHT_BYTES;
   static constexpr u32 ROW_PANEL = ROWS * PANEL_ROW_BYTES;
   static constexpr u32 TILE = KEYS * D * 2;  // bytes of a K or a V
   static constexpr int WIDTH = D < 128 ? D : 128;  // columns of O by one instruction
@@ -43,17 +44,24 @@ struct PromptTile {
   float own_scale[2];
   u32 sees[2], seen_to[2];  // the keys that the two packed rows of this thread see
 
+  // Where 16-byte piece `piece` of a key lies in a K or a V.
+  __device__ static u32 place_of(u32 key, u32 piece) {
+    return key / 8 * EIGHT + swizzled(key % 8, piece, 8);
+  }
+
   __device__ u32 row(int half) const { return row0 + lane / 4 + half * 8; }
 
-  // Nothing is summed yet.
-  __device__ void clear() {
+  // Nothing is summed yet: of weights, and of values.
+  __device__ void clear_weights() {
+    row_max[0] = row_max[1] = LOWEST;
+    row_sum[0] = row_sum[1] = 0.f;
+  }
+  __device__ void clear_values() {
 #pragma unroll
     for (int w = 0; w < WIDTHS; w++) {
 #pragma unroll
       for (int i = 0; i < WIDTH / 2; i++) o[w][i] = 0.f;
     }
-    row_max[0] = row_max[1] = LOWEST;
-    row_sum[0] = row_sum[1] = 0.f;
   }
 
   // q of packed row r; the last one's for those beyond it.
@@ -69,25 +77,25 @@ struct PromptTile {
   // s = Q K, in flight; addresses in shared memory.
   __device__ void start_scores(u32 q, u32 keys) {
     const u64 a = describe(q + row0 / 64 * 64 * PANEL_ROW_BYTES, 16);
-    const u64 b = describe(keys, 16);
+    const u64 b = describe(keys, 16, EIGHT);
 #pragma unroll
     for (int k = 0; k < D / 16; k++) {
       // Four steps of the inner dimension fill a row of a panel.
       const u32 column = k % 4 * 32;
       multiply_shared(s, a + (k / 4 * ROW_PANEL + column) / 16,
-                      b + (k / 4 * KEY_PANEL + column) / 16, k > 0);
+                      b + (k / 4 * PANEL_EIGHT_BYTES + column) / 16, k > 0);
     }
     submit();
   }
 
   // o += weights * V, in flight.
   __device__ void start_values(u32 values) {
-    const u64 b = describe(values, KEY_PANEL);
+    const u64 b = describe(values, PANEL_EIGHT_BYTES, EIGHT);
 #pragma unroll
     for (int k = 0; k < KEYS / 16; k++) {
 #pragma unroll
       for (int w = 0; w < WIDTHS; w++) {
-        const u32 at = k * 16 * PANEL_ROW_BYTES + w * (WIDTH / PANEL_COLUMNS) * KEY_PANEL;
+        const u32 at = 2 * k * EIGHT + w * (WIDTH / PANEL_COLUMNS) * PANEL_EIGHT_BYTES;
         multiply_registers(o[w], p[k], b + at / 16, 1);
       }
     }
@@ -162,19 +170,31 @@ struct PromptTile {
     }
   }
 
+  // What the result of an item needs beside its values: the next one's weights may have begun.
+  struct Ended {
+    WorkItem item;
+    u32 kv;
+    float row_max[2], row_sum[2];
+  };
+  __device__ Ended end(const WorkItem& item) const {
+    return {item, kv, {row_max[0], row_max[1]}, {row_sum[0], row_sum[1]}};
+  }
+
   // Lanes turn their pairs of columns into eights: 16 bytes each, 64 of a row.
-  __device__ void write(const PagedAttention& c, const WorkItem& item) {
+  __device__ void write(const PagedAttention& c, const Ended& ended) {
     const u32 group = c.heads / c.kv_heads;
+    const WorkItem& item = ended.item;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      row_sum[half] += __shfl_xor_sync(~0u, row_sum[half], 1);
-      row_sum[half] += __shfl_xor_sync(~0u, row_sum[half], 2);
+      float sum = ended.row_sum[half];
+      sum += __shfl_xor_sync(~0u, sum, 1);
+      sum += __shfl_xor_sync(~0u, sum, 2);
       const u32 r = row(half), packed = item.begin + min(r, item.count - 1);
       const u64 token = item.first_row + packed / group;
-      const u32 head = kv * group + packed % group;
+      const u32 head = ended.kv * group + packed % group;
       act* to = c.out + (token * c.heads + head) * D + lane % 4 * 8;
-      const float sink = weight_of_sink(c, head, row_max[half]);
-      const float scale = c.value_scale / (row_sum[half] + sink);
+      const float sink = weight_of_sink(c, head, ended.row_max[half]);
+      const float scale = c.value_scale / (sum + sink);
 #pragma unroll
       for (int n = 0; n < D / 8; n += 4) {
         u32 x[4];

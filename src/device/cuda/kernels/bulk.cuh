@@ -58,13 +58,25 @@ __device__ __forceinline__ void copy_box(u32 to, const void* map, u32 column, u3
       : "memory");
 }
 
-// The same of a map of eights of rows of two matrices, which take turns: `eight` is the first one.
+// The same of a map of eights of rows, of each of which a third dimension has several panels: of
+// two matrices, which take turns, or of the row's columns. `eight` is the first one.
 __device__ __forceinline__ void copy_eights(u32 to, const void* map, u32 column, u32 eight,
                                             u32 barrier) {
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
       "[%0], [%1, {%2, %3, %3, %4}], [%5];" ::"r"(to),
       "l"(map), "r"(column), "r"(0), "r"(eight), "r"(barrier)
+      : "memory");
+}
+
+// The same to that place of all blocks of the cluster that have a bit in `blocks`: the barrier of
+// each counts its bytes.
+__device__ __forceinline__ void copy_eights_to(u32 blocks, u32 to, const void* map, u32 column,
+                                               u32 eight, u32 barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%2, %3, %3, %4}], [%5], %6;" ::"r"(to),
+      "l"(map), "r"(column), "r"(0), "r"(eight), "r"(barrier), "h"((u16)blocks)
       : "memory");
 }
 

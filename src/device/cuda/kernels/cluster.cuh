@@ -9,6 +9,21 @@ __device__ __forceinline__ u32 cluster_blocks() {
   asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(n));
   return n;
 }
+// This block's number among them.
+__device__ __forceinline__ u32 cluster_block() {
+  u32 n;
+  asm("mov.u32 %0, %%cluster_ctaid.x;" : "=r"(n));
+  return n;
+}
+// Arrive at the barrier that block `block` has where `barrier` is in this block's shared memory.
+// Nothing that this thread wrote is published: it only needs no more what others will write.
+__device__ __forceinline__ void barrier_arrive_at(u32 barrier, u32 block) {
+  asm volatile(
+      "{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; "
+      "mbarrier.arrive.shared::cluster.b64 _, [there]; }" ::"r"(barrier),
+      "r"(block)
+      : "memory");
+}
 // All threads of the cluster are here; what each wrote to its shared memory before, all see.
 __device__ __forceinline__ void meet_cluster() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");

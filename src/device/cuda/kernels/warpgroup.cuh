@@ -14,6 +14,7 @@
 #define WARPGROUP 128
 #define PANEL_COLUMNS 64
 #define PANEL_ROW_BYTES 128
+#define PANEL_EIGHT_BYTES (8 * PANEL_ROW_BYTES)
 
 // Registers and shared memory are ready for what follows.
 __device__ __forceinline__ void ready() {
@@ -38,10 +39,12 @@ __device__ __forceinline__ void publish() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-// A panel or several: `next_panel` bytes between panels where columns are the outer dimension.
-__device__ __forceinline__ u64 describe(u32 address, u32 next_panel) {
-  const u64 eight_rows = 8 * PANEL_ROW_BYTES, swizzled = 1;
-  return (address & 0x3ffff) >> 4 | (u64)(next_panel >> 4) << 16 | eight_rows >> 4 << 32 |
+// A panel or several: `next_panel` bytes between panels where columns are the outer dimension,
+// `next_eight` between eights of rows.
+__device__ __forceinline__ u64 describe(u32 address, u32 next_panel,
+                                        u32 next_eight = PANEL_EIGHT_BYTES) {
+  const u64 swizzled = 1;
+  return (address & 0x3ffff) >> 4 | (u64)(next_panel >> 4) << 16 | (u64)(next_eight >> 4) << 32 |
          swizzled << 62;
 }
 // Where 16-byte piece `piece` of a row lies in its panels of `rows` rows.
