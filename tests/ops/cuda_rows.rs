@@ -1,4 +1,4 @@
-//! Products of 9 to 64 rows on the GPU against the CPU device: half types and E4M3 by E4M3, plain
+//! Products of 9 to 256 rows on the GPU against the CPU device: half types and E4M3 by E4M3, plain
 //! and gated, with bias and activation; sizes that fill tiles and sizes that do not, inputs that
 //! clusters share, more tiles than the card holds at once. Part of `cuda_ops`.
 
@@ -7,7 +7,7 @@ use super::*;
 use triton_vllm::device::{CodeType, InputQuant};
 
 /// (rows, outputs, inputs)
-const SHAPES: [(usize, usize, usize); 14] = [
+const SHAPES: [(usize, usize, usize); 22] = [
     (9, 48, 64),
     (11, 1040, 3000),
     (16, 4096, 1024),
@@ -22,10 +22,20 @@ const SHAPES: [(usize, usize, usize); 14] = [
     (64, 72, 14_336),
     (40, 8208, 256),
     (64, 34_000, 64),
+    // Gates and ups that fill the card once and twice, and two blocks below each other.
+    (65, 8208, 72),
+    (100, 12_544, 64),
+    (128, 33_776, 64),
+    (225, 14_720, 72),
+    (256, 29_296, 64),
+    // Long inputs in two shares; the library's.
+    (71, 4160, 8200),
+    (128, 4078, 8192),
+    (200, 8208, 64),
 ];
 
 fn setup() -> Setup {
-    Setup { step_tokens: 64, max_model_len: 256, ..Setup::default() }
+    Setup { step_tokens: 256, max_model_len: 256, ..Setup::default() }
 }
 
 /// Plain weights where `codes` is none, else codes with inputs rounded row by row.
@@ -116,15 +126,40 @@ fn a_row_is_the_same_among_others() {
                     product.run(&mut Bench::<Cuda>::new(dtype, &setup())).unwrap()
                 };
                 // From some thresholds on sums are added in another order.
-                for (most, fewer) in [(64, [64, 47, 33]), (16, [16, 12, 9])] {
-                    let all = of(most);
-                    for rows in fewer {
-                        for ((name, some), (_, all)) in of(rows).iter().zip(&all) {
-                            assert_eq!(some, &all[..some.len()], "{dtype:?} {codes} {rows} {name}");
-                        }
-                    }
+                for sizes in [[64, 47, 33], [16, 12, 9]] {
+                    let case = format!("{dtype:?} {codes} {outputs}");
+                    same_among_others(&of, &sizes, &case);
                 }
             }
         }
+        // Of these many rows gates and ups are ours, and products of long inputs.
+        for (outputs, k, sizes) in
+            [(29_296, 128, [256, 231]), (8208, 128, [128, 67]), (4160, 8200, [128, 67])]
+        {
+            let of = |rows| {
+                let product = Product { codes: false, rows, outputs, k };
+                let results = product.run(&mut Bench::<Cuda>::new(dtype, &setup())).unwrap();
+                let ours = |name: &str| {
+                    if k > 8192 {
+                        name == "plain"
+                    } else {
+                        name.starts_with("gated")
+                    }
+                };
+                results.into_iter().filter(|(name, _)| ours(name)).collect::<Results>()
+            };
+            same_among_others(&of, &sizes, &format!("{dtype:?} {outputs} x {k}"));
+        }
     });
+}
+
+/// The rows of the largest number are those of fewer, and of the same number again.
+fn same_among_others(of: &dyn Fn(usize) -> Results, sizes: &[usize], case: &str) {
+    let all = of(sizes[0]);
+    assert!(!all.is_empty(), "{case}");
+    for &rows in sizes {
+        for ((name, some), (_, all)) in of(rows).iter().zip(&all) {
+            assert_eq!(some, &all[..some.len()], "{case} {rows} {name}");
+        }
+    }
 }

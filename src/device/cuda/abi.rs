@@ -3896,6 +3896,53 @@ const _: () = {
     ["Offset of field: RowsGemm::end"][::std::mem::offset_of!(RowsGemm, end) - 316usize];
     ["Offset of field: RowsGemm::kind"][::std::mem::offset_of!(RowsGemm, kind) - 320usize];
 };
+#[doc = " Rows of a block at most; shared memory of the stages and of what lies behind them, with room to\n align them."]
+pub const MORE_ROWS_OF_BLOCK: u32 = 128;
+pub const MORE_ROWS_RING_BYTES: u32 = 225280;
+pub const MORE_ROWS_REST_BYTES: u32 = 4096;
+pub const MORE_ROWS_SHARED_BYTES: u32 = 229376;
+#[doc = " Two warpgroups that multiply and a warp that copies."]
+pub const MORE_ROWS_THREADS: u32 = 288;
+#[doc = " y = x W^T + bias, or gated silu(gates) * ups. W in boxes of a tile's outputs, gated of eights\n (TiledGemm), x in boxes of `block_rows`, a multiple of 8: each block has as many."]
+#[repr(C)]
+#[repr(align(64))]
+#[derive(Debug, Copy, Clone)]
+pub struct MoreRowsGemm {
+    pub w: TensorMap,
+    pub x: TensorMap,
+    #[doc = " \\[outputs], or null"]
+    pub bias: DevicePtr,
+    #[doc = " \\[rows, outputs], gated \\[rows, outputs / 2]; both even"]
+    pub y: DevicePtr,
+    pub rows: u32,
+    pub outputs: u32,
+    #[doc = " Of TILED_UNIT_BYTES, of a row."]
+    pub units: u32,
+    #[doc = " Of each tile's inputs, one for each block of a cluster."]
+    pub shares: u32,
+    pub block_rows: u32,
+    pub gated: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MoreRowsGemm"][::std::mem::size_of::<MoreRowsGemm>() - 320usize];
+    ["Alignment of MoreRowsGemm"][::std::mem::align_of::<MoreRowsGemm>() - 64usize];
+    ["Offset of field: MoreRowsGemm::w"][::std::mem::offset_of!(MoreRowsGemm, w) - 0usize];
+    ["Offset of field: MoreRowsGemm::x"][::std::mem::offset_of!(MoreRowsGemm, x) - 128usize];
+    ["Offset of field: MoreRowsGemm::bias"][::std::mem::offset_of!(MoreRowsGemm, bias) - 256usize];
+    ["Offset of field: MoreRowsGemm::y"][::std::mem::offset_of!(MoreRowsGemm, y) - 264usize];
+    ["Offset of field: MoreRowsGemm::rows"][::std::mem::offset_of!(MoreRowsGemm, rows) - 272usize];
+    ["Offset of field: MoreRowsGemm::outputs"]
+        [::std::mem::offset_of!(MoreRowsGemm, outputs) - 276usize];
+    ["Offset of field: MoreRowsGemm::units"]
+        [::std::mem::offset_of!(MoreRowsGemm, units) - 280usize];
+    ["Offset of field: MoreRowsGemm::shares"]
+        [::std::mem::offset_of!(MoreRowsGemm, shares) - 284usize];
+    ["Offset of field: MoreRowsGemm::block_rows"]
+        [::std::mem::offset_of!(MoreRowsGemm, block_rows) - 288usize];
+    ["Offset of field: MoreRowsGemm::gated"]
+        [::std::mem::offset_of!(MoreRowsGemm, gated) - 292usize];
+};
 #[doc = " Warpgroups of a block that multiply, each 64 packed rows of an item, up to head size 256 and at\n 64; one more feeds them."]
 pub const MAPPED_GROUPS: u32 = 2;
 pub const MAPPED_GROUPS_OF_64: u32 = 3;

@@ -16,7 +16,8 @@
 //! | `gemm`, `gemm_product` | cuBLASLt, one algorithm for each shape; what it multiplies |
 //! | `gemm_choices` | which algorithm, kept across starts |
 //! | `gemm_small_m`, `deferred_norm` | products of few rows; a norm between two of one row |
-//! | `gemm_tiles`, `gemm_rows`, `shares` | products of some rows on Hopper; how blocks share a tile |
+//! | `gemm_tiles`, `gemm_rows` | products of some rows on Hopper |
+//! | `gemm_rows_more`, `shares` | the same of more rows; how blocks share a tile |
 //! | `products` | which of the two, and what a product ends with |
 //! | `coded` | weights held as codes, and their upload |
 //! | `coded_products`, `coded_kernels` | products of them; which kernel |
@@ -69,6 +70,7 @@ mod gemm;
 mod gemm_choices;
 mod gemm_product;
 mod gemm_rows;
+mod gemm_rows_more;
 mod gemm_small_m;
 mod gemm_tiles;
 mod graphs;
@@ -168,7 +170,7 @@ pub struct Cuda {
     uploader: Uploader,
     adapters: Adapters,
     coded: CodedScratch,
-    /// Of the products of codes by tiles, and of those of gemm_tiles and gemm_rows.
+    /// Of the products of codes by tiles, and of those of gemm_tiles, gemm_rows and its like.
     shares: Shares,
     tile_shares: Shares,
     rows_held: Shares,
@@ -222,6 +224,7 @@ impl Cuda {
         let shares = coded_kernels::prepare(&context, &kernels)?;
         let tile_shares = gemm_tiles::prepare(&context, &kernels)?;
         let rows_held = gemm_rows::prepare(&context, &kernels)?;
+        gemm_rows_more::prepare(&context, &kernels)?;
         state_chunks::prepare(&kernels)?;
         span_attention::prepare(&kernels)?;
 

@@ -5,6 +5,7 @@ use super::abi;
 use super::device_ptr::DevicePtr;
 use super::gemm_product::{Operands, Product};
 use super::gemm_rows;
+use super::gemm_rows_more;
 use super::gemm_small_m::{self, End};
 use super::gemm_tiles::{self, TiledProduct};
 use super::memory::Memory;
@@ -108,6 +109,10 @@ impl Cuda {
         }
         if gemm_tiles::takes(&self.context, self.dtype, &call) {
             return gemm_tiles::run(&self.context, &self.kernels, &self.tile_shares, &call);
+        }
+        let held = &self.rows_held;
+        if let Some(plan) = gemm_rows_more::plan(&self.context, self.dtype, held, &call) {
+            return gemm_rows_more::run(&self.context, &self.kernels, held, plan, &call);
         }
 
         let sums = self.place_of_sums(rows, outputs, end, y)?;

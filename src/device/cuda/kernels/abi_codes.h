@@ -326,6 +326,30 @@ struct RowsGemm {
   Activation kind;
 };
 
+// ---- Products of 65 to 256 rows (gemm_rows_more.cu) ----
+
+// Rows of a block at most; shared memory of the stages and of what lies behind them, with room to
+// align them.
+constexpr u32 MORE_ROWS_OF_BLOCK = 128;
+constexpr u32 MORE_ROWS_RING_BYTES = 220 * 1024;
+constexpr u32 MORE_ROWS_REST_BYTES = 4 * 1024;
+constexpr u32 MORE_ROWS_SHARED_BYTES = MORE_ROWS_RING_BYTES + MORE_ROWS_REST_BYTES;
+// Two warpgroups that multiply and a warp that copies.
+constexpr u32 MORE_ROWS_THREADS = 2 * 128 + 32;
+
+// y = x W^T + bias, or gated silu(gates) * ups. W in boxes of a tile's outputs, gated of eights
+// (TiledGemm), x in boxes of `block_rows`, a multiple of 8: each block has as many.
+struct MoreRowsGemm {
+  TensorMap w, x;
+  DEVICE(const float) bias;  // [outputs], or null
+  DEVICE(act) y;  // [rows, outputs], gated [rows, outputs / 2]; both even
+  u32 rows, outputs;
+  u32 units;  // Of TILED_UNIT_BYTES, of a row.
+  u32 shares;  // Of each tile's inputs, one for each block of a cluster.
+  u32 block_rows;
+  u32 gated;
+};
+
 // ---- Attention over prompts (attention_prefill_sm90.cu) ----
 
 // Warpgroups of a block that multiply, each 64 packed rows of an item, up to head size 256 and at
