@@ -29,7 +29,7 @@ const SHAPES: [(usize, usize, usize); 22] = [
     (225, 14_720, 72),
     (256, 29_296, 64),
     // Long inputs in two shares; the library's.
-    (71, 4160, 8200),
+    (71, 4160, 8256),
     (128, 4078, 8192),
     (200, 8208, 64),
 ];
@@ -134,7 +134,7 @@ fn a_row_is_the_same_among_others() {
         }
         // Of these many rows gates and ups are ours, and products of long inputs.
         for (outputs, k, sizes) in
-            [(29_296, 128, [256, 231]), (8208, 128, [128, 67]), (4160, 8200, [128, 67])]
+            [(29_296, 128, [256, 231]), (8208, 128, [128, 67]), (4160, 8256, [128, 67])]
         {
             let of = |rows| {
                 let product = Product { codes: false, rows, outputs, k };

@@ -25,6 +25,8 @@ const NARROWEST_OF_TWO: usize = 192;
 /// Sums that are not gated come of this many shares, of inputs that are long beside adding them up.
 const SHARES: usize = 2;
 const LONG_UNITS: usize = 128;
+/// Inputs of 128 bytes.
+const LINE: usize = 64;
 /// Percent of the card's places that a product's outputs take, or it is the library's.
 const FILLED: usize = 90;
 
@@ -71,10 +73,12 @@ impl Plan {
 
 /// How this product is cut, if it is ours.
 pub fn plan(context: &Context, act: DType, held: &Shares, product: &TiledProduct) -> Option<Plan> {
+    // Outputs are written by twos. Rows of W that are no whole lines of L2 come too slowly for few of
+    // them at a time.
+    let (twos, lines) = (product.outputs.is_multiple_of(2), product.inputs.is_multiple_of(LINE));
     let gated = match product.end {
         End::Gated(Activation::SiluGated) => true,
-        // Outputs are written by twos.
-        End::Act(Activation::None) if product.outputs.is_multiple_of(2) => false,
+        End::Act(Activation::None) if twos && lines => false,
         _ => return None,
     };
     let half = matches!(product.kind, Kind::Activations(_));
