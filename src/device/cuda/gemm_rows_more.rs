@@ -1,6 +1,6 @@
-//! Which products of 65 to 256 rows go to the kernels of kernels/gemm_rows_more.cu, and their launch:
-//! half types, where tiles fill the card and end as models mostly have it. The products ask it; it knows
-//! no weight's name.
+//! Which products of 65 to 256 rows go to the kernels of kernels/gemm_rows_more.cu, and their
+//! launch: half types, where tiles fill the card and end as models mostly have it. The products ask
+//! it; it knows no weight's name.
 
 use super::abi::{self, Activation, MoreRowsGemm, TiledGemm};
 use super::coded_kernels::WGMMA;
@@ -14,8 +14,8 @@ use crate::device::DType;
 use crate::error::Result;
 
 const SHARED_BYTES: usize = abi::MORE_ROWS_SHARED_BYTES as usize;
-/// Rows of a block. Two blocks have those of more, and take as long for few as for many: the library
-/// is faster up to `SECOND_FROM`.
+/// Rows of a block. Two blocks have those of more, and take as long for few as for many: the
+/// library is faster up to `SECOND_FROM`.
 const BLOCK_ROWS: usize = abi::MORE_ROWS_OF_BLOCK as usize;
 const SECOND_FROM: usize = 225;
 const MOST_ROWS: usize = 2 * BLOCK_ROWS;
@@ -73,8 +73,8 @@ impl Plan {
 
 /// How this product is cut, if it is ours.
 pub fn plan(context: &Context, act: DType, held: &Shares, product: &TiledProduct) -> Option<Plan> {
-    // Outputs are written by twos. Rows of W that are no whole lines of L2 come too slowly for few of
-    // them at a time.
+    // Outputs are written by twos. Rows of W that are no whole lines of L2 come too slowly for few
+    // of them at a time.
     let (twos, lines) = (product.outputs.is_multiple_of(2), product.inputs.is_multiple_of(LINE));
     let gated = match product.end {
         End::Gated(Activation::SiluGated) => true,
@@ -104,8 +104,8 @@ fn kernel(k: &Kernels, width: usize) -> &Kernel<MoreRowsGemm> {
     }
 }
 
-/// The kernels take the shared memory that they need: a multiprocessor holds one of their blocks, as
-/// of those of fewer rows.
+/// The kernels take the shared memory that they need: a multiprocessor holds one of their blocks,
+/// as of those of fewer rows.
 pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
     if context.capability != WGMMA {
         return Ok(());

@@ -288,9 +288,11 @@ kernels! {
         gemm_rows_224(RowsGemm) gemm_rows_e4m3_224(RowsGemm)
         gemm_rows_256(RowsGemm) gemm_rows_e4m3_256(RowsGemm);
     "gemm_rows_more":
-        gemm_rows_more_64(MoreRowsGemm) gemm_rows_more_80(MoreRowsGemm) gemm_rows_more_96(MoreRowsGemm)
-        gemm_rows_more_112(MoreRowsGemm) gemm_rows_more_128(MoreRowsGemm) gemm_rows_more_160(MoreRowsGemm)
-        gemm_rows_more_192(MoreRowsGemm) gemm_rows_more_224(MoreRowsGemm) gemm_rows_more_256(MoreRowsGemm);
+        gemm_rows_more_64(MoreRowsGemm) gemm_rows_more_80(MoreRowsGemm)
+        gemm_rows_more_96(MoreRowsGemm) gemm_rows_more_112(MoreRowsGemm)
+        gemm_rows_more_128(MoreRowsGemm) gemm_rows_more_160(MoreRowsGemm)
+        gemm_rows_more_192(MoreRowsGemm) gemm_rows_more_224(MoreRowsGemm)
+        gemm_rows_more_256(MoreRowsGemm);
     "codes":
         place_codes(PlaceCodes) place_scales(PlaceScales) dummy_codes(DummyCodes)
         largest_weights(LargestWeights) encode_weights(EncodeWeights) unpack_codes(UnpackCodes)

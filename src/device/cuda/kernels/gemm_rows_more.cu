@@ -4,16 +4,17 @@
 //
 // As gemm_rows.cu: x is the left operand of wgmma, W^T the right one, so that a tile may be of any
 // multiple of 16 outputs, and tiles are about as many as multiprocessors. Here a warpgroup has 64
-// rows and all of a tile's outputs, two of them a block. Of more than 128 rows neighbours of the grid
-// have the same tiles and other rows. Where tiles are few a cluster of blocks shares a tile's inputs
-// and adds up through distributed shared memory, in the order of its blocks.
+// rows and all of a tile's outputs, two of them a block. Of more than 128 rows neighbours of the
+// grid have the same tiles and other rows. Where tiles are few a cluster of blocks shares a tile's
+// inputs and adds up through distributed shared memory, in the order of its blocks.
 //
-// A box of x has as many rows as there are (to a multiple of 8): zeros that are filled in behind the
-// last one take longer than rows. What shared memory has there makes rows that nobody writes.
+// A box of x has as many rows as there are (to a multiple of 8): zeros that are filled in behind
+// the last one take longer than rows. What shared memory has there makes rows that nobody writes.
 //
 // Bytes: W once, and out of L2 again, and x for each tile. Floor: bytes of W / bandwidth, or FLOPs.
 // Tried: W copied once for two blocks, or x for two tiles (multicast); shares that add up in global
-// memory; clusters of four of both kinds; as fast, or slower. W of later stages fetched to L2; slower.
+// memory; clusters of four of both kinds; as fast, or slower. W of later stages fetched to L2;
+// slower.
 #include "abi_codes.h"
 #include "activation.cuh"
 #include "bulk.cuh"
