@@ -3869,6 +3869,7 @@ pub struct RowsGemm {
     pub shares: u32,
     #[doc = " A stage: a box of x, one of W."]
     pub stages: u32,
+    #[doc = " Multiples of 1024."]
     pub stage_bytes: u32,
     #[doc = " Multiples of 1024."]
     pub x_bytes: u32,
