@@ -26,10 +26,12 @@ use super::cost::{StepCost, StepShape};
 const LEAST: usize = 16;
 /// Longer chunks are multiples, for products in whole tiles.
 const TILE: usize = 64;
-/// The same of all rows of a step that has more: cuBLASLt multiplies so many at a time, or twice.
+/// The same of all rows of a step that has at least twice as many: products multiply so many at a
+/// time.
 const TILE_ROWS: usize = 128;
-/// From so many on it is worth it.
-const WHOLE_TILES: usize = 2 * TILE_ROWS;
+/// From so many rows on a step has whole large tiles: the algorithms of products are chosen by them.
+const MANY_ROWS: usize = 1024;
+const LARGE_TILE_ROWS: usize = 512;
 /// In so many steps what waits is read.
 const EVEN_STEPS: f64 = 32.0;
 /// What prompts have at least, in times of the step without them.
@@ -136,8 +138,8 @@ impl StepBudget {
     fn whole_tiles(&self, tokens: usize) -> usize {
         let others = self.shape.rows + self.decodes;
         let rows = others.saturating_add(tokens);
-        let whole = rows - rows % TILE_ROWS;
-        if whole >= WHOLE_TILES.max(others + LEAST) {
+        let whole = rows - rows % tile_rows(rows);
+        if whole >= (2 * TILE_ROWS).max(others + LEAST) {
             whole - others
         } else if tokens > 2 * TILE {
             tokens - tokens % TILE
@@ -210,13 +212,23 @@ impl Time {
     }
 }
 
+/// Of a step of about so many rows.
+fn tile_rows(rows: usize) -> usize {
+    if rows < MANY_ROWS {
+        TILE_ROWS
+    } else {
+        LARGE_TILE_ROWS
+    }
+}
+
 /// The whole tiles that are nearest to rows that stand and about so many tokens beside them. None:
-/// fewer than are worth it, or as many as one likes.
+/// fewer than two tiles, or as many as one likes.
 fn whole_rows(stand: usize, tokens: usize) -> Option<usize> {
     let rows = stand.checked_add(tokens)?;
-    let nearest = (rows.checked_add(TILE_ROWS / 2)?) / TILE_ROWS * TILE_ROWS;
-    let least = (stand + LEAST).next_multiple_of(TILE_ROWS);
-    (nearest >= WHOLE_TILES).then_some(nearest.max(least))
+    let tile = tile_rows(rows);
+    let nearest = rows.checked_add(tile / 2)? / tile * tile;
+    let least = (stand + LEAST).next_multiple_of(tile);
+    (nearest >= 2 * TILE_ROWS).then_some(nearest.max(least))
 }
 
 #[cfg(test)]
@@ -247,23 +259,22 @@ mod tests {
 
     #[test]
     fn prompts_have_the_time_that_streams_leave() {
-        // 50 ms less 4 and 10 x 0.02.
-        let mut budget = budget(50.0, 10);
-        assert_eq!(budget.in_time(8000, 0), 2166, "2290, with 10 others in whole tiles");
-        assert_eq!(budget.in_time(2400, 0), 2400, "a short rest is taken too");
+        // 20 ms less 4 and 10 x 0.02.
+        let mut budget = budget(20.0, 10);
+        assert_eq!(budget.in_time(8000, 0), 758, "790, with 10 others in whole tiles");
         assert_eq!(budget.in_time(1, 500), 1);
-        budget.take(2000, 0);
-        assert_eq!(budget.in_time(8000, 0), 166);
-        budget.take(282, 0);
+        budget.take(500, 0);
+        assert_eq!(budget.in_time(8000, 0), 258);
+        budget.take(250, 0);
         assert_eq!(budget.in_time(8000, 0), 0, "8 tokens are no chunk");
         assert_eq!(budget.in_time(1, 0), 1);
-        assert_eq!(budget.shape().rows, 2282);
+        assert_eq!(budget.shape().rows, 750);
     }
 
     #[test]
     fn what_waits_is_spread_over_steps() {
         // Of 655 ms a 32nd are 1024 tokens; of 10 ms it is less than twice 4 + 64 x 0.02.
-        let rows = [(32_768, 1152), (512, 640)];
+        let rows = [(32_768, 1024), (512, 640)];
         for (prompt_tokens, rows) in rows {
             let mut budget = waiting(250.0, 64, prompt_tokens);
             assert_eq!(budget.in_time(8000, 0), rows - 64, "the nearest whole tiles");
@@ -273,7 +284,7 @@ mod tests {
             budget.take(rows - 370, 0);
             assert_eq!(budget.in_time(8000, 0), 0, "6 rows are no chunk");
         }
-        assert_eq!(waiting(250.0, 250, 32).in_time(8000, 0), 902, "of 1152");
+        assert_eq!(waiting(250.0, 250, 32).in_time(8000, 0), 774, "of 1024");
         assert_eq!(waiting(250.0, 0, 32_768).in_time(8000, 0), 8000, "nobody generates");
         let pooling = SchedulerConfig { step_ms: 250.0, pooling: true, ..config() };
         let demand = Demand { decodes: StepShape::default().with_chunk(1, 9), prompt_tokens: 512 };
@@ -290,6 +301,7 @@ mod tests {
         let budget = StepBudget::new(&config, Some(&cost), &Demand { decodes, prompt_tokens: 600 });
         // Twice 42 ms.
         assert_eq!(budget.in_time(600, 0), 42);
+        assert_eq!(budget.in_time(47, 0), 47, "a short rest is taken too");
     }
 
     /// What a chunk looks back on takes rows from it, in whole tiles too.
@@ -308,7 +320,7 @@ mod tests {
     fn slow_steps_leave_prompts_three_quarters() {
         let budget = budget(1.0, 300);
         // Four times 4 + 300 x 0.02, less that: 30 ms.
-        assert_eq!(budget.in_time(8000, 0), 1492, "1500, with 300 others in whole tiles");
+        assert_eq!(budget.in_time(8000, 0), 1236, "1500, with 300 others in whole tiles");
     }
 
     #[test]
@@ -343,7 +355,7 @@ mod tests {
     fn nobody_is_stalled_where_nobody_generates() {
         let mut budget = budget(50.0, 0);
         assert_eq!(budget.in_time(8000, 0), 8000);
-        budget.take(2200, 0);
+        budget.take(1948, 0);
         assert_eq!(budget.in_time(500, 0), 100, "but others do not join for long");
         budget.take(100, 0);
         assert_eq!(budget.in_time(500, 0), 0);
