@@ -29,7 +29,7 @@ const TILE: usize = 64;
 /// The same of all rows of a step that has at least twice as many: products multiply so many at a
 /// time.
 const TILE_ROWS: usize = 128;
-/// From so many rows on a step has whole large tiles: the algorithms of products are chosen by them.
+/// From so many rows on a step has whole large tiles, by which algorithms of products are chosen.
 const MANY_ROWS: usize = 1024;
 const LARGE_TILE_ROWS: usize = 512;
 /// In so many steps what waits is read.
