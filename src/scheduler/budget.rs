@@ -29,9 +29,6 @@ const TILE: usize = 64;
 /// The same of all rows of a step that has at least twice as many: products multiply so many at a
 /// time.
 const TILE_ROWS: usize = 128;
-/// From so many rows on a step has whole large tiles, by which algorithms of products are chosen.
-const MANY_ROWS: usize = 1024;
-const LARGE_TILE_ROWS: usize = 512;
 /// In so many steps what waits is read.
 const EVEN_STEPS: f64 = 32.0;
 /// What prompts have at least, in times of the step without them.
@@ -212,13 +209,10 @@ impl Time {
     }
 }
 
-/// Of a step of about so many rows.
+/// Rows of which a step of about so many has multiples: whole tiles, and sizes for which the
+/// algorithms of products are chosen, eight for each doubling at most.
 fn tile_rows(rows: usize) -> usize {
-    if rows < MANY_ROWS {
-        TILE_ROWS
-    } else {
-        LARGE_TILE_ROWS
-    }
+    (rows.checked_next_power_of_two().unwrap_or(rows) / 8).max(TILE_ROWS)
 }
 
 /// The whole tiles that are nearest to rows that stand and about so many tokens beside them. None:
@@ -320,7 +314,7 @@ mod tests {
     fn slow_steps_leave_prompts_three_quarters() {
         let budget = budget(1.0, 300);
         // Four times 4 + 300 x 0.02, less that: 30 ms.
-        assert_eq!(budget.in_time(8000, 0), 1236, "1500, with 300 others in whole tiles");
+        assert_eq!(budget.in_time(8000, 0), 1492, "1500, with 300 others in whole tiles");
     }
 
     #[test]

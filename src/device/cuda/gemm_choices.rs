@@ -49,9 +49,8 @@ pub fn bucket(rows: usize) -> usize {
         0..=16 => rows.next_power_of_two(),
         17..=64 => rows.next_multiple_of(16),
         65..=256 => rows.next_multiple_of(64),
-        // Whole tiles of 128: an algorithm for more of them may take as long for fewer.
-        257..=1024 => rows.next_multiple_of(128),
-        1025..=4096 => rows.next_multiple_of(512),
+        // Whole tiles: an algorithm for more of them may take as long for fewer.
+        257..=4096 => rows.next_multiple_of((rows.next_power_of_two() / 8).max(128)),
         // Two for each doubling: choosing takes tens of milliseconds here, and a prompt waits.
         _ => rows.next_multiple_of(rows.next_power_of_two() / 4),
     }
@@ -144,7 +143,7 @@ mod tests {
             assert_eq!(bucket(b), b);
         }
         let sizes = buckets(5000);
-        assert!(sizes.is_sorted() && sizes.len() < 34 && sizes.last() == Some(&5000), "{sizes:?}");
+        assert!(sizes.is_sorted() && sizes.len() < 36 && sizes.last() == Some(&5000), "{sizes:?}");
         assert!((1..=5000).all(|rows| sizes.iter().any(|&size| bucket(size) == bucket(rows))));
     }
 }
