@@ -23,10 +23,7 @@
 // Bytes: W once, and out of L2 x for each tile. Floor: bytes of W / bandwidth. Tried: x copied once
 // for several blocks of a cluster, a part of its rows by each (multicast); as fast, or slower.
 #include "abi_codes.h"
-#include "activation.cuh"
-#include "bulk.cuh"
-#include "cluster.cuh"
-#include "wgmma_rows.cuh"
+#include "gemm_rows.cuh"
 
 #if ARCH == 90 && ACT != 0
 extern __shared__ __align__(128) u8 dynamic_shared[];
@@ -72,49 +69,23 @@ struct Product {
 
   // ---- The thread that copies ----
 
-  // What is copied next.
-  struct Cursor {
-    const Product& t;
-    u32 tile = t.first_tile, unit = t.from, stage = 0;
+  __device__ u32 stages() const { return c.stages; }
 
-    __device__ Cursor(const Product& t) : t(t) {}
+  __device__ void fetch_weights(const RowsCursor<Product>& at) const {
+    const u32 barrier = full + at.stage * 8;
+    const u32 place = ring + at.stage * c.stage_bytes + c.x_bytes;
+    barrier_expect(barrier, c.stage_bytes);
+    if (gated) copy_eights(place, &c.w, at.unit * UNIT, at.tile * (height / 8), barrier);
+    else copy_box(place, &c.w, at.unit * UNIT, at.tile * height, barrier);
+  }
 
-    __device__ void advance() {
-      if (++stage == t.c.stages) stage = 0;
-      if (++unit != t.to) return;
-      unit = t.from;
-      tile += t.step;
-    }
-
-    __device__ void fetch_weights() const {
-      const u32 barrier = t.full + stage * 8;
-      const u32 place = t.ring + stage * t.c.stage_bytes + t.c.x_bytes;
-      barrier_expect(barrier, t.c.stage_bytes);
-      if (t.gated) copy_eights(place, &t.c.w, unit * UNIT, tile * (t.height / 8), barrier);
-      else copy_box(place, &t.c.w, unit * UNIT, tile * t.height, barrier);
-    }
-
-    __device__ void fetch_inputs() const {
-      const u32 place = t.ring + stage * t.c.stage_bytes;
-      copy_box(place, &t.c.x, unit * UNIT, 0, t.full + stage * 8);
-    }
-  };
+  __device__ void fetch_inputs(const RowsCursor<Product>& at) const {
+    const u32 place = ring + at.stage * c.stage_bytes;
+    copy_box(place, &c.x, at.unit * UNIT, 0, full + at.stage * 8);
+  }
 
   __device__ void produce() const {
-    const u32 total = count * of_tile, ahead = min(total, c.stages);
-    // Weights depend on nobody.
-    Cursor next(*this);
-    for (u32 n = 0; n < ahead; n++, next.advance()) next.fetch_weights();
-    await();
-    Cursor inputs(*this);
-    for (u32 n = 0; n < ahead; n++, inputs.advance()) inputs.fetch_inputs();
-    u32 phase = 0;
-    for (u32 n = c.stages; n < total; n++, next.advance()) {
-      barrier_wait(empty + next.stage * 8, phase);
-      next.fetch_weights();
-      next.fetch_inputs();
-      if (next.stage == c.stages - 1) phase ^= 1;
-    }
+    copy_stages(*this, await);
     if (!BYTES) give_leave();
   }
 
@@ -144,12 +115,6 @@ struct Product {
       multiply_rows<BYTES>(sums, left + s * 2, right + s * 2, !fresh || s != 0);
     submit();
   }
-  // A stage is done with.
-  __device__ void leave(u32 stage) const {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(empty + stage * 8);
-  }
-
   // A tile's products. Of half types those of a stage begin before those of the one before are
   // done.
   __device__ void add_stages(Place& at, float (&acc)[N / 2]) const {
@@ -168,18 +133,18 @@ struct Product {
 #pragma unroll
           for (u32 i = 0; i < PART / 2; i++) acc[first / 2 + i] += part[i];
         }
-        leave(at.stage);
+        leave_stage(empty, at.stage);
       } else {
         multiply(at.stage, 0, acc, false);
         finish<1>();
-        if (unit != turn) leave(before);
+        if (unit != turn) leave_stage(empty, before);
         before = at.stage;
       }
       at.advance(c.stages);
     }
     finish<0>();
     hold(acc);
-    if (!BYTES) leave(before);
+    if (!BYTES) leave_stage(empty, before);
   }
 
   __device__ void consume() const {
@@ -314,18 +279,7 @@ struct Product {
         high[j] = scaled(row, i + j + 8, more[2 * half + j]);
       }
       act* const y = reinterpret_cast<act*>(c.y) + (u64)row * heights;
-      if constexpr (GATED) {
-        const u32 output = tile * height + e * 4 + threadIdx.x % 4 * 2;
-#pragma unroll
-        for (u32 j = 0; j < 2; j++)
-          low[j] = activate_gated(low[j], high[j], ACTIVATION_SILU_GATED);
-        if (output < heights) *reinterpret_cast<u32*>(y + output) = pack_act(low[0], low[1]);
-      } else {
-        const u32 output = tile * height + i;
-        if (output < heights) *reinterpret_cast<u32*>(y + output) = pack_act(low[0], low[1]);
-        if (output + 8 < heights)
-          *reinterpret_cast<u32*>(y + output + 8) = pack_act(high[0], high[1]);
-      }
+      write_two_of_eights<GATED>(y, tile * height, e, heights, low, high);
     }
   }
   __device__ float scaled(u32 row, u32 i, float sum) const {

@@ -16,10 +16,7 @@
 // memory; clusters of four of both kinds; as fast, or slower. W of later stages fetched to L2;
 // slower.
 #include "abi_codes.h"
-#include "activation.cuh"
-#include "bulk.cuh"
-#include "cluster.cuh"
-#include "wgmma_rows.cuh"
+#include "gemm_rows.cuh"
 
 #if ARCH == 90 && ACT != 0
 extern __shared__ __align__(128) u8 dynamic_shared[];
@@ -65,61 +62,27 @@ struct Product {
 
   // ---- The thread that copies ----
 
-  // What is copied next.
-  struct Cursor {
-    const Product& t;
-    u32 tile = t.first_tile, unit = t.from, stage = 0;
+  __device__ static constexpr u32 stages() { return STAGES; }
 
-    __device__ Cursor(const Product& t) : t(t) {}
-
-    __device__ void advance() {
-      if (++stage == STAGES) stage = 0;
-      if (++unit != t.to) return;
-      unit = t.from;
-      tile += t.step;
-    }
-
-    __device__ void fetch_weights() const {
-      const u32 barrier = t.full + stage * 8, place = t.ring + stage * STAGE;
-      const u32 first = tile * t.height, column = unit * PANEL_COLUMNS;
-      barrier_expect(barrier, W_BYTES + t.c.block_rows * PANEL_ROW_BYTES);
-      if (t.c.gated) copy_eights(place, &t.c.w, column, first / 8, barrier);
-      else copy_box(place, &t.c.w, column, first, barrier);
-    }
-
-    __device__ void fetch_inputs() const {
-      const u32 place = t.ring + stage * STAGE + W_BYTES;
-      copy_box(place, &t.c.x, unit * PANEL_COLUMNS, t.first_row, t.full + stage * 8);
-    }
-  };
-
-  __device__ void produce() const {
-    const u32 total = count * of_tile, ahead = min(total, STAGES);
-    // Weights depend on nobody.
-    Cursor next(*this);
-    for (u32 n = 0; n < ahead; n++, next.advance()) next.fetch_weights();
-    begin();
-    Cursor inputs(*this);
-    for (u32 n = 0; n < ahead; n++, inputs.advance()) inputs.fetch_inputs();
-    u32 phase = 0;
-    for (u32 n = STAGES; n < total; n++, next.advance()) {
-      barrier_wait(empty + next.stage * 8, phase);
-      next.fetch_weights();
-      next.fetch_inputs();
-      if (next.stage == STAGES - 1) phase ^= 1;
-    }
+  __device__ void fetch_weights(const RowsCursor<Product>& at) const {
+    const u32 barrier = full + at.stage * 8, place = ring + at.stage * STAGE;
+    const u32 first = at.tile * height, column = at.unit * PANEL_COLUMNS;
+    barrier_expect(barrier, W_BYTES + c.block_rows * PANEL_ROW_BYTES);
+    if (c.gated) copy_eights(place, &c.w, column, first / 8, barrier);
+    else copy_box(place, &c.w, column, first, barrier);
   }
+
+  __device__ void fetch_inputs(const RowsCursor<Product>& at) const {
+    const u32 place = ring + at.stage * STAGE + W_BYTES;
+    copy_box(place, &c.x, at.unit * PANEL_COLUMNS, first_row, full + at.stage * 8);
+  }
+
+  __device__ void produce() const { copy_stages(*this, begin); }
 
   // ---- The warpgroups that multiply ----
 
   // Of a warp by name, so that branches on it are none of threads.
   const u32 group = __shfl_sync(~0u, threadIdx.x / WARPGROUP, 0);
-
-  // A stage is done with.
-  __device__ void leave(u32 stage) const {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(empty + stage * 8);
-  }
 
   // A tile's products, from this stage and phase on. Those of a stage begin before those of the one
   // before are done.
@@ -137,13 +100,13 @@ struct Product {
         multiply_rows<false>(acc, left + s * 2, right + s * 2, unit != 0 || s != 0);
       submit();
       finish<1>();
-      if (unit != 0) leave(before);
+      if (unit != 0) leave_stage(empty, before);
       before = stage;
       if (++stage == STAGES) stage = 0, phase ^= 1;
     }
     finish<0>();
     hold(acc);
-    leave(before);
+    leave_stage(empty, before);
   }
 
   __device__ void consume() const {
@@ -233,18 +196,7 @@ struct Product {
         high[j] = more[2 * half + j] + rest->bias[i + j + 8];
       }
       act* const y = c.y + (u64)(first_row + row) * heights;
-      if constexpr (GATED) {
-        const u32 output = tile * height + e * 4 + threadIdx.x % 4 * 2;
-#pragma unroll
-        for (u32 j = 0; j < 2; j++)
-          low[j] = activate_gated(low[j], high[j], ACTIVATION_SILU_GATED);
-        if (output < heights) *reinterpret_cast<u32*>(y + output) = pack_act(low[0], low[1]);
-      } else {
-        const u32 output = tile * height + i;
-        if (output < heights) *reinterpret_cast<u32*>(y + output) = pack_act(low[0], low[1]);
-        if (output + 8 < heights)
-          *reinterpret_cast<u32*>(y + output + 8) = pack_act(high[0], high[1]);
-      }
+      write_two_of_eights<GATED>(y, tile * height, e, heights, low, high);
     }
   }
 
@@ -278,10 +230,10 @@ struct Product {
 #define BODY(N) (void)a
 #endif
 
-#define ENTRY(N)                                               \
-  __global__ void __launch_bounds__(MORE_ROWS_THREADS, 1)      \
+#define ENTRY(N)                                                   \
+  __global__ void __launch_bounds__(MORE_ROWS_THREADS, 1)          \
       gemm_rows_more_##N(const __grid_constant__ MoreRowsGemm a) { \
-    BODY(N);                                                   \
+    BODY(N);                                                       \
   }
 
 ENTRY(64)
