@@ -40,13 +40,7 @@ fn pages(work: Work) -> usize {
 /// Of one step of a rank: its bytes or its FLOPs, of all ops together.
 fn floor(spec: &ModelSpec, work: Work, rank: Rank) -> Result<Floor> {
     let mut bench = Bench::load(spec, Trace::of_rank(spec.dtype, rank), pages(work))?;
-    match work {
-        Work::Prefill(tokens) => bench.prefill(&[0], tokens)?,
-        Work::Decode(streams) => {
-            bench.open_streams(streams);
-            drop(bench.decode(streams, 1)?);
-        }
-    }
+    bench.step(work)?;
     let launches = bench.dev.take_launches();
     let bytes = launches.iter().map(|launch| launch.read_bytes + launch.written_bytes).sum();
     let flops = launches.iter().map(|launch| launch.flops).sum();

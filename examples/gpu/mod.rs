@@ -230,6 +230,17 @@ impl<D: Device> Bench<D> {
         (0..streams.batch).for_each(|slot| self.open(slot, streams.context));
     }
 
+    /// One step of `work`, whose slots are opened.
+    pub fn step(&mut self, work: Work) -> Result<()> {
+        match work {
+            Work::Prefill(tokens) => self.prefill(&[0], tokens),
+            Work::Decode(streams) => {
+                self.open_streams(streams);
+                self.decode(streams, 1).map(drop)
+            }
+        }
+    }
+
     /// Decode steps of streams whose slots are open, two in flight.
     pub fn decode(&mut self, streams: Streams, steps: usize) -> Result<Pace> {
         let slots = streams.slots();

@@ -68,21 +68,10 @@ fn pages(work: Work) -> usize {
     work.slots() * work.length(WARM_STEPS + STEPS).div_ceil(PAGE)
 }
 
-/// One step of `work`.
-fn step<D: Device>(bench: &mut Bench<D>, work: Work) -> Result<()> {
-    match work {
-        Work::Prefill(tokens) => bench.prefill(&[0], tokens),
-        Work::Decode(streams) => {
-            bench.open_streams(streams);
-            bench.decode(streams, 1).map(drop)
-        }
-    }
-}
-
 /// What one step of `work` launches.
 fn launches(spec: &ModelSpec, work: Work) -> Result<Vec<Launch>> {
     let mut bench = Bench::load(spec, Trace::new(spec.dtype), 1 + pages(work))?;
-    step(&mut bench, work)?;
+    bench.step(work)?;
     Ok(bench.dev.take_launches())
 }
 
@@ -213,7 +202,7 @@ mod tests {
             let mut bench = Bench::load(&spec, dev, 1 + pages(work)).unwrap();
             for kind in &kinds {
                 bench.dev.leave_out(&kind.calls);
-                step(&mut bench, work).unwrap();
+                bench.step(work).unwrap();
 
                 let left: Vec<_> = bench.dev.device.take_launches();
                 let of_kind = |launch: &&Launch| Kind::name(launch) == kind.name;

@@ -113,16 +113,16 @@ impl Cuda {
             }
             let product = tiled_product(rows, coded, bias, end, y);
             let held = &self.rows_held;
-            let more = gemm_rows::takes(&self.context, held, self.dtype, &product);
-            let some = more || gemm_tiles::takes(&self.context, self.dtype, &product);
+            let plan = gemm_rows::plan(&self.context, held, self.dtype, &product);
+            let some = plan.is_some() || gemm_tiles::takes(&self.context, self.dtype, &product);
             if some && self.tiles_e4m3(rows) {
                 let inputs = self.rounded(rows, coded, true, x)?;
                 let kind =
                     gemm_tiles::Kind::E4m3 { factor: coded.matrix.factor, steps: inputs.steps };
                 let product = TiledProduct { kind, x: inputs.x, ..product };
                 let (context, kernels) = (&self.context, &self.kernels);
-                if more {
-                    return gemm_rows::run(context, kernels, &self.rows_held, &product);
+                if let Some(plan) = plan {
+                    return gemm_rows::run(context, kernels, &self.rows_held, plan, &product);
                 }
                 return gemm_tiles::run(context, kernels, &self.tile_shares, &product);
             }

@@ -31,33 +31,9 @@ const NARROW: usize = 64;
 /// block has one such tile.
 const WIDEST_IN_TURNS: usize = 96;
 
-/// Whether a product of this size is ours.
-pub fn takes(context: &Context, held: &Shares, act: DType, product: &TiledProduct) -> bool {
-    // The library's logits are as fast, or those of gemm_tiles.
-    let plain_logits = matches!(product.kind, Kind::Activations(_)) && product.end == End::Logits;
-    product.has_tiles(context, act)
-        && !plain_logits
-        && (fewest_rows(held, product)..=abi::ROWS_MOST as usize).contains(&product.rows)
-}
-
-/// Rows of such a product from which it is ours.
-fn fewest_rows(held: &Shares, product: &TiledProduct) -> usize {
-    match product.kind {
-        Kind::Activations(_) => FEWEST_ROWS,
-        Kind::E4m3 { .. } => {
-            let Plan { width, .. } = Plan::of(held, product.outputs, product.units());
-            if width <= NARROW {
-                FEWEST_ROWS
-            } else {
-                FEWEST_ROWS_OF_WIDE_CODES
-            }
-        }
-    }
-}
-
 /// How a product is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Plan {
+pub struct Plan {
     /// Outputs of a tile.
     width: usize,
     /// Of each tile's inputs, one for each block of a cluster.
@@ -96,6 +72,27 @@ impl Plan {
         let end = if shares > 1 { ADD_UP_ROWS } else { 0 };
         Some(waves * units.div_ceil(shares) * rows + end)
     }
+
+    /// Rows of such operands from which a product that is cut so is ours.
+    fn fewest_rows(self, kind: Kind) -> usize {
+        match kind {
+            Kind::E4m3 { .. } if self.width > NARROW => FEWEST_ROWS_OF_WIDE_CODES,
+            Kind::E4m3 { .. } | Kind::Activations(_) => FEWEST_ROWS,
+        }
+    }
+}
+
+/// How this product is cut, if it is ours.
+pub fn plan(context: &Context, held: &Shares, act: DType, product: &TiledProduct) -> Option<Plan> {
+    // The library's logits are as fast, or those of gemm_tiles.
+    let plain_logits = matches!(product.kind, Kind::Activations(_)) && product.end == End::Logits;
+    let some = (FEWEST_ROWS..=abi::ROWS_MOST as usize).contains(&product.rows);
+    if !some || plain_logits || !product.has_tiles(context, act) {
+        return None;
+    }
+
+    let plan = Plan::of(held, product.outputs, product.units());
+    (product.rows >= plan.fewest_rows(product.kind)).then_some(plan)
 }
 
 /// The kernel of this width.
@@ -135,9 +132,15 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<Shares> {
     Shares::of(|blocks| widest.resident_clusters(blocks, abi::ROWS_THREADS, SHARED_BYTES))
 }
 
-/// Enqueue a product that [`takes`] accepts.
-pub fn run(context: &Context, k: &Kernels, held: &Shares, product: &TiledProduct) -> Result<()> {
-    let Plan { width, shares } = Plan::of(held, product.outputs, product.units());
+/// Enqueue a product by its plan.
+pub fn run(
+    context: &Context,
+    k: &Kernels,
+    held: &Shares,
+    plan: Plan,
+    product: &TiledProduct,
+) -> Result<()> {
+    let Plan { width, shares } = plan;
     // Whole eights of rows are swizzled.
     let x_rows = product.rows.next_multiple_of(8);
     let TiledGemm { w, x, factor, steps, bias, y, rows, outputs, units, end, kind } =
@@ -192,19 +195,13 @@ mod tests {
     #[test]
     fn products_of_16_rows_are_ours_where_that_is_faster() {
         let held = Shares::of(|blocks| Ok([132, 66, 39, 30, 22, 17, 15, 15][blocks - 1])).unwrap();
-        let fewest = |kind, outputs, inputs| {
-            let (null, end) = (DevicePtr::NULL, End::Act(abi::Activation::None));
-            let (x, w, bias, y) = (null, null, null, null);
-            fewest_rows(
-                &held,
-                &TiledProduct { kind, rows: 16, outputs, inputs, x, w, bias, y, end },
-            )
-        };
+        let fewest = |kind, outputs, units| Plan::of(&held, outputs, units).fewest_rows(kind);
         let e4m3 = Kind::E4m3 { factor: DevicePtr::NULL, steps: DevicePtr::NULL };
         // An 8B: qkv, o, gate and up, down.
         let sizes = [(6144, 4096), (4096, 4096), (28_672, 4096), (4096, 14_336)];
-        assert_eq!(sizes.map(|(n, k)| fewest(e4m3, n, k)), [33, 9, 33, 9]);
-        assert_eq!(sizes.map(|(n, k)| fewest(Kind::Activations(DType::BF16), n, k)), [9; 4]);
+        assert_eq!(sizes.map(|(n, k)| fewest(e4m3, n, k / 128)), [33, 9, 33, 9]);
+        let half = Kind::Activations(DType::BF16);
+        assert_eq!(sizes.map(|(n, k)| fewest(half, n, k / 64)), [9; 4]);
     }
 
     #[test]

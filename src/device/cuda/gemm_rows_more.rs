@@ -72,7 +72,7 @@ impl Plan {
 }
 
 /// How this product is cut, if it is ours.
-pub fn plan(context: &Context, act: DType, held: &Shares, product: &TiledProduct) -> Option<Plan> {
+pub fn plan(context: &Context, held: &Shares, act: DType, product: &TiledProduct) -> Option<Plan> {
     // Outputs are written by twos. Rows of W that are no whole lines of L2 come too slowly for few
     // of them at a time.
     let (twos, lines) = (product.outputs.is_multiple_of(2), product.inputs.is_multiple_of(LINE));

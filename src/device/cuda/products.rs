@@ -104,14 +104,14 @@ impl Cuda {
 
         let kind = gemm_tiles::Kind::Activations(self.dtype);
         let call = TiledProduct { kind, rows, outputs, inputs, x, w, bias, y, end };
-        if gemm_rows::takes(&self.context, &self.rows_held, self.dtype, &call) {
-            return gemm_rows::run(&self.context, &self.kernels, &self.rows_held, &call);
+        let held = &self.rows_held;
+        if let Some(plan) = gemm_rows::plan(&self.context, held, self.dtype, &call) {
+            return gemm_rows::run(&self.context, &self.kernels, held, plan, &call);
         }
         if gemm_tiles::takes(&self.context, self.dtype, &call) {
             return gemm_tiles::run(&self.context, &self.kernels, &self.tile_shares, &call);
         }
-        let held = &self.rows_held;
-        if let Some(plan) = gemm_rows_more::plan(&self.context, self.dtype, held, &call) {
+        if let Some(plan) = gemm_rows_more::plan(&self.context, held, self.dtype, &call) {
             return gemm_rows_more::run(&self.context, &self.kernels, held, plan, &call);
         }
 

@@ -429,10 +429,10 @@ struct Prompt {
   }
 };
 
-#define PROMPT(D)                                \
+#define PROMPT(D)                                   \
   __shared__ Prompt<D>::Given given[Prompt<D>::QS]; \
-  __shared__ u64 barriers[Prompt<D>::BARRIERS];  \
-  const Prompt<D> prompt(call, given, barriers); \
+  __shared__ u64 barriers[Prompt<D>::BARRIERS];     \
+  const Prompt<D> prompt(call, given, barriers);    \
   prompt.run()
 #else
 // The device never launches these where they have no code.

@@ -202,11 +202,8 @@ struct Product {
   __device__ void add_up(u32 eight, float (&sums)[4]) const {
     for (u32 other = 0; other < c.shares; other++) {
 #pragma unroll
-      for (u32 t = 0; t < TURNS; t++) {
-        const u32 at = place_of_sums(t * ALL_EIGHTS + eight);
-        const float4 part = load_of_block(at, other);
-        sums[0] += part.x, sums[1] += part.y, sums[2] += part.z, sums[3] += part.w;
-      }
+      for (u32 t = 0; t < TURNS; t++)
+        add_sums_of(other, place_of_sums(t * ALL_EIGHTS + eight), sums);
     }
   }
 

@@ -48,6 +48,13 @@ __device__ __forceinline__ void leave_stage(u32 empty, u32 stage) {
   if (threadIdx.x % 32 == 0) barrier_arrive(empty + stage * 8);
 }
 
+// The sums of an eight of outputs that block `block` of the cluster left for this thread at `at`,
+// added to its own.
+__device__ __forceinline__ void add_sums_of(u32 block, u32 at, float (&sums)[4]) {
+  const float4 part = load_of_block(at, block);
+  sums[0] += part.x, sums[1] += part.y, sums[2] += part.z, sums[3] += part.w;
+}
+
 // Two outputs of eight `e` of a tile and two of the one behind it, or gated two of both, to the row
 // of `heights` outputs, an even number, that `y` is. Those of the tile begin at output `first`.
 template <bool GATED>

@@ -157,10 +157,7 @@ struct Product {
   }
   // Of an eight of outputs over all shares, in their order.
   __device__ void add_up(u32 eight, float (&sums)[4]) const {
-    for (u32 other = 0; other < c.shares; other++) {
-      const float4 part = load_of_block(place_of_sums(eight), other);
-      sums[0] += part.x, sums[1] += part.y, sums[2] += part.z, sums[3] += part.w;
-    }
+    for (u32 other = 0; other < c.shares; other++) add_sums_of(other, place_of_sums(eight), sums);
   }
 
   // What shares have added up each of them writes in part.
