@@ -124,6 +124,18 @@ impl Activation {
     }
 }
 
+/// Which of a step's token rows have logits, as far as the order of ops depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogitsRows {
+    /// Each: what `gather` would make is what it is made of.
+    All,
+    /// So many, so few of all that what they alone need is better made of them alone: gathered
+    /// first, and then ops over these rows (`VisionOps::begin_rows`).
+    Few(usize),
+    /// Others: they are gathered for the head.
+    Gathered,
+}
+
 /// Ops without attention over the current batch.
 pub trait DenseOps: DeviceTypes {
     /// `out[r] = table[token(r)] * scale`; `[R, inputs of table]`.
@@ -203,6 +215,9 @@ pub trait DenseOps: DeviceTypes {
         x: &Self::Tensor,
         out: &mut Self::Tensor,
     ) -> Result<()>;
+
+    /// Of the step that was begun.
+    fn logits_rows(&self) -> LogitsRows;
 
     /// `out[s] = x[token row of logits row s]`; `[S, width]`.
     fn gather(&mut self, x: &Self::Tensor, out: &mut Self::Tensor) -> Result<()>;

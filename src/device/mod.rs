@@ -79,7 +79,7 @@ pub use adapters::{AdapterCapacity, AdapterOps, AdapterPart, TablePart};
 pub use attention::{AttentionOps, AttnSpec, QueryGrowth, Rope};
 pub use bytes::{Bytes, SharedBytes, Storage};
 pub use collective::{Collective, Join, Rank, RankGroup};
-pub use dense::{Activation, DenseOps, Norm, NormKind, Seam, Sublayer, XIelu};
+pub use dense::{Activation, DenseOps, LogitsRows, Norm, NormKind, Seam, Sublayer, XIelu};
 pub use drafts::DraftOps;
 pub use dtype::{DType, KvScales, KvType};
 pub use experts::{

@@ -222,7 +222,8 @@ fn memory_is_counted_to_the_byte() {
     let layer = 64 * 128 + 64 * 64 + 64 * 144 + 72 * 64 + 2 * 64;
     assert_eq!(held.weights, 4 * (2 * 100 * 64 + 64 + 2 * layer));
     let token_row = 64 * 3 + 128 + 64 + 72;
-    assert_eq!(held.tensors, 4 * (40 * token_row + 8 * 64 + 8 * 100));
+    let logits_row = 64 + (64 + 64) + 100;
+    assert_eq!(held.tensors, 4 * (40 * token_row + 8 * logits_row));
     assert_eq!(held.pages, 100 * 2 * 2 * 2 * 16 * 16 * 4);
 }
 
@@ -237,7 +238,8 @@ fn a_rank_holds_its_share() {
     let layer = 64 * 64 + 64 * 32 + 64 * 72 + 36 * 64 + 2 * 64;
     assert_eq!(held.weights, 4 * (2 * 64 * 64 + 64 + 2 * layer));
     let token_row = 64 * 3 + 64 + 32 + 36;
-    assert_eq!(held.tensors, 4 * (40 * token_row + 8 * 64 + 8 * (100 + 50)));
+    let logits_row = 64 + (32 + 64) + (100 + 50);
+    assert_eq!(held.tensors, 4 * (40 * token_row + 8 * logits_row));
     assert_eq!(limits.kv.page_bytes(16), 2 * 2 * 16 * 16 * 4);
     assert_eq!(held.times(2).weights, 2 * held.weights);
 }

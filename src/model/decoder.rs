@@ -5,6 +5,10 @@
 
 mod between_steps;
 mod feed_forward;
+mod few_rows;
+mod head;
+
+use few_rows::FewRows;
 
 use super::checkpoint::WeightSource;
 use super::config::{LayerAttention, ModelSpec, NormOrder};
@@ -22,7 +26,7 @@ use super::seam::{self, Behind};
 use super::shard::{Cut, Shard};
 use super::vision::VisionTower;
 use super::weights::{Layer, Mixer, PositionTable, SharedEnds, Weights};
-use crate::device::{Activation, Device, DeviceLimits, Norm, Pooling, Rope};
+use crate::device::{Activation, Device, DeviceLimits, LogitsRows, Norm, Pooling, Rope};
 use crate::error::Result;
 use crate::internal;
 use crate::plan::{StepPlan, TokenMasks};
@@ -59,6 +63,8 @@ pub struct Decoder<D: Device> {
     draft_head: Option<DraftHeadPass<D>>,
     /// A head drafts from its hidden states.
     hidden_rows: Option<HiddenRows<D>>,
+    /// Of the current step.
+    logits_rows: LogitsRows,
     buffers: Buffers<D::Tensor>,
 }
 
@@ -79,6 +85,7 @@ struct Buffers<T> {
     layer_inputs: Option<LayerInputBuffers<T>>,
     ffn: T,
     mixture: Option<MixtureBuffers<T>>,
+    few: Option<FewRows<T>>,
     /// Residuals of the logits rows.
     gathered: T,
     projected: Option<T>,
@@ -192,6 +199,7 @@ impl<D: Device> Decoder<D> {
             tower,
             draft_head,
             hidden_rows: None,
+            logits_rows: LogitsRows::Gathered,
             buffers,
         })
     }
@@ -234,6 +242,7 @@ impl<D: Device> Decoder<D> {
             rows.begin(dev, plan)?;
         }
         dev.begin(plan)?;
+        self.logits_rows = self.rows_of_logits(dev);
         self.embed(dev, plan, kept.as_deref())?;
         for layer in 0..self.weights.layers.len() {
             self.tap(dev, layer)?;
@@ -241,6 +250,7 @@ impl<D: Device> Decoder<D> {
         }
         self.tap(dev, self.weights.layers.len())?;
         self.head(dev, kept)?;
+        self.end_few(dev);
         dev.forwarded()
     }
 
@@ -252,6 +262,7 @@ impl<D: Device> Decoder<D> {
     /// As [`Decoder::step`] and [`Decoder::sample`].
     pub fn rehearse(&mut self, dev: &mut D, plan: &StepPlan) -> Result<()> {
         dev.begin(plan)?;
+        self.logits_rows = LogitsRows::Gathered;
         self.embed(dev, plan, None)?;
         for layer in layer_kinds::first_of_each(&self.attention, &self.weights.layers) {
             self.layer(dev, layer, None)?;
@@ -323,9 +334,16 @@ impl<D: Device> Decoder<D> {
     fn layer(&mut self, dev: &mut D, index: usize, next: Option<usize>) -> Result<()> {
         let mut added = false;
         match &self.weights.layers[index].mixer {
-            Some(Mixer::Heads(_) | Mixer::Latent(_)) => added = self.attention(dev, index)?,
+            Some(Mixer::Heads(_) | Mixer::Latent(_)) => {
+                self.attention(dev, index)?;
+                if !self.leave_few(dev, index)? {
+                    return Ok(());
+                }
+                added = self.attention_output(dev, index)?;
+            }
             Some(Mixer::Beside(..)) => {
                 self.attention(dev, index)?;
+                self.attention_output(dev, index)?;
                 self.recurrent(dev, index)?;
             }
             Some(_) => self.recurrent(dev, index)?,
@@ -353,6 +371,9 @@ impl<D: Device> Decoder<D> {
             let norm = layer.norm_behind_feed_forward().filter(|_| straight);
             let taken = |next: usize| self.hidden_rows.as_ref().is_some_and(|r| r.takes(next));
             let next = next.filter(|&next| !self.parallel && !taken(next));
+            // Of a residual that is gathered each rank needs all rows.
+            let few = matches!(self.logits_rows, LogitsRows::Few(_)) && dev.rank().of > 1;
+            let next = next.filter(|&next| !few || next + 1 < self.weights.layers.len());
             let next = next.and_then(|next| seam::attention(self.weights.layers.get(next)?));
             let behind = norm.map(|norm| Behind { norm, next });
             b.feed_forward(dev, feed_forward, self.activation, norms, self.parallel, behind)?;
@@ -367,9 +388,8 @@ impl<D: Device> Decoder<D> {
         b.end_layer(dev, layer, index, self.activation.ungated(), norms)
     }
 
-    /// A layer's attention, from its input to `delta`; or, where a norm is all that follows, to
-    /// that (true).
-    fn attention(&mut self, dev: &mut D, index: usize) -> Result<bool> {
+    /// A layer's attention, from its input to `attn`.
+    fn attention(&mut self, dev: &mut D, index: usize) -> Result<()> {
         let b = &mut self.buffers;
         let place = self.places[index];
         let LayerAttention { attn, rope, keys } = &self.attention[index];
@@ -378,7 +398,7 @@ impl<D: Device> Decoder<D> {
         let input = wide.unwrap_or(input);
         let rope = rope.and_then(|i| self.ropes.get(i));
 
-        let out = match (&self.weights.layers[index].mixer, &mut b.attention) {
+        match (&self.weights.layers[index].mixer, &mut b.attention) {
             (
                 Some(Mixer::Heads(heads) | Mixer::Beside(heads, _)),
                 AttentionBuffers::Heads(buffers),
@@ -395,16 +415,26 @@ impl<D: Device> Decoder<D> {
                     dev.linear(&gate.weight, gate.bias.as_ref(), input, gates)?;
                 }
                 rules.run(dev, place, heads, input, buffers, &mut b.attn)?;
-                if let Some(gates) = &b.gate {
-                    dev.gate_output(gates, &mut b.attn)?;
+                match &b.gate {
+                    Some(gates) => dev.gate_output(gates, &mut b.attn),
+                    None => Ok(()),
                 }
-                &heads.out
             }
             (Some(Mixer::Latent(latent)), AttentionBuffers::Latent(buffers)) => {
-                buffers.run(dev, place, latent, attn.scale, rope, input, &mut b.attn)?;
-                &latent.out
+                buffers.run(dev, place, latent, attn.scale, rope, input, &mut b.attn)
             }
-            _ => return Err(internal!("layer {index} has no attention, or not its buffers")),
+            _ => Err(internal!("layer {index} has no attention, or not its buffers")),
+        }
+    }
+
+    /// The end of a layer's attention, from `attn` to `delta`; or, where a norm is all that
+    /// follows, to that (true).
+    fn attention_output(&mut self, dev: &mut D, index: usize) -> Result<bool> {
+        let b = &mut self.buffers;
+        let out = match &self.weights.layers[index].mixer {
+            Some(Mixer::Heads(heads) | Mixer::Beside(heads, _)) => &heads.out,
+            Some(Mixer::Latent(latent)) => &latent.out,
+            _ => return Err(internal!("layer {index} has no attention to end")),
         };
         let straight = self.norms == NormOrder::Before && !self.parallel;
         let layer = &self.weights.layers[index];
@@ -431,39 +461,6 @@ impl<D: Device> Decoder<D> {
     fn tap(&mut self, dev: &mut D, layer: usize) -> Result<()> {
         let Some(rows) = &mut self.hidden_rows else { return Ok(()) };
         rows.enters(dev, layer, &self.buffers.residual)
-    }
-
-    /// From what leaves the last layer to logits, or to vectors; `kept` as in `step_beside`.
-    fn head(&mut self, dev: &mut D, kept: Option<&mut D::Tensor>) -> Result<()> {
-        let (w, b) = (&self.weights, &mut self.buffers);
-        let bare = self.draft_head.as_ref().is_some_and(DraftHeadPass::reads_residual);
-        let after = self.norms == NormOrder::After || bare;
-        let last = if after { &b.residual } else { &b.normed };
-        if let Some(rows) = &mut self.hidden_rows {
-            rows.keep(dev, last)?;
-        }
-        if let Some(kind) = self.pooling {
-            return dev.pool(kind, last, &mut b.logits);
-        }
-
-        dev.gather(last, &mut b.gathered)?;
-        let head = w.head.as_ref().unwrap_or(&w.embed);
-        let cap = self.logit_softcap;
-        if let Some(pass) = &mut self.draft_head {
-            pass.logits(dev, head, &b.gathered, &mut b.logits)?;
-            return pass.leave(dev, kept, &b.residual, &b.gathered);
-        }
-        match (&w.project_out, &mut b.projected) {
-            (Some(project), Some(projected)) => {
-                dev.linear_gathered(project, &b.gathered, projected)?;
-                dev.logits(head, cap, projected, &mut b.logits)?;
-            }
-            _ => dev.logits(head, cap, &b.gathered, &mut b.logits)?,
-        }
-        match &w.head_bias {
-            Some(bias) => dev.bias_logits(bias, &mut b.logits),
-            None => Ok(()),
-        }
     }
 }
 
@@ -507,6 +504,7 @@ impl<T> Buffers<T> {
             // A column where all layers have experts.
             ffn: dev.tensor(tokens, shard.ffn.max(1))?,
             mixture: MixtureBuffers::new(dev, spec, shard, tokens)?,
+            few: FewRows::new(dev, spec, shard, weights, rows)?,
             gathered: dev.tensor(rows, spec.hidden)?,
             projected: optional(dev, weights.project_out.is_some(), rows)?,
             logits: dev.logits_tensor(rows, answer)?,

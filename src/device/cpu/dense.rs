@@ -14,7 +14,7 @@ use super::panels::{Held, Panels};
 use super::simd::{with_isa, Job};
 use super::weight::Weight;
 use super::{Cpu, SHARED_FROM_BYTES, SHARED_FROM_MACS, SHARED_FROM_ROUNDED};
-use crate::device::{Activation, Collective, DenseOps, Join, Norm};
+use crate::device::{Activation, Collective, DenseOps, Join, LogitsRows, Norm};
 use crate::error::Result;
 use crate::internal;
 
@@ -164,6 +164,16 @@ impl DenseOps for Cpu {
     ) -> Result<()> {
         self.matmul(Rows::Tokens, weight, bias, Some(act), x, out);
         Ok(())
+    }
+
+    fn logits_rows(&self) -> LogitsRows {
+        let batch = self.slots.batch();
+        match batch.logits.len() {
+            all if all == batch.rows => LogitsRows::All,
+            // Adapters go by token rows.
+            few if !batch.adapters => LogitsRows::Few(few),
+            _ => LogitsRows::Gathered,
+        }
     }
 
     fn gather(&mut self, x: &Tensor, out: &mut Tensor) -> Result<()> {

@@ -8,7 +8,7 @@ use super::device_ptr::DevicePtr;
 use super::gemm_small_m::End;
 use super::weights::Weight;
 use super::{Cuda, Tensor, ROW_THREADS};
-use crate::device::{Activation, DType, DenseOps, Join, Norm, NormKind, Seam, XIelu};
+use crate::device::{Activation, DType, DenseOps, Join, LogitsRows, Norm, NormKind, Seam, XIelu};
 use crate::error::Result;
 
 /// Threads of a norm's block: one for eight columns, whole warps.
@@ -19,6 +19,10 @@ pub(super) fn norm_threads(width: usize) -> u32 {
 /// Rows from which a thread of a norm has several eights of columns: more rows are on their way at
 /// once then, where with few of them each is done sooner by more threads.
 const MANY_ROWS: usize = 256;
+
+/// Rows without logits that are worth gathering the others first: two small launches cost as much
+/// as the last layer's products of so many rows.
+const FEWER_ROWS: usize = 32;
 
 /// Threads of a norm of so many rows by the kernels for many; None: they do not take them.
 fn threads_of_many(rows: usize, width: usize) -> Option<u32> {
@@ -258,6 +262,21 @@ impl DenseOps for Cuda {
         match act {
             Activation::XIelu(numbers) => self.xielu(numbers, rows, width, y),
             _ => Ok(()),
+        }
+    }
+
+    fn logits_rows(&self) -> LogitsRows {
+        let batch = self.slots.batch();
+        match batch.logits.len() {
+            all if all == batch.rows => LogitsRows::All,
+            few if self.padded.is_none()
+                && batch.rows >= few + FEWER_ROWS
+                // They go by token rows.
+                && !batch.adapters =>
+            {
+                LogitsRows::Few(few)
+            }
+            _ => LogitsRows::Gathered,
         }
     }
 

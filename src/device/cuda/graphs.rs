@@ -46,6 +46,8 @@ pub struct Key {
     /// Some sequence has several rows, of a model that keeps states: tails of convolutions are
     /// moved by themselves.
     pub tails: bool,
+    /// Some row has no logits.
+    pub gathers: bool,
 }
 
 /// Rows that a decode step of `rows` is padded to. None: more than is recorded.

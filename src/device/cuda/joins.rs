@@ -210,7 +210,7 @@ impl Cuda {
             if replay == WARM {
                 began.record()?;
             }
-            graphs.begin(Some(Key { rows: 1, adapters: false, tails: false }))?;
+            graphs.begin(Some(Key { rows: 1, adapters: false, tails: false, gathers: false }))?;
             (0..in_graph).try_for_each(|_| launch())?;
             graphs.end()?;
         }

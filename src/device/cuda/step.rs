@@ -65,7 +65,9 @@ impl StepOps for Cuda {
         let batch = self.slots.batch();
         let adapters = batch.adapters;
         let tails = reserved.limits.state.layers > 0 && batch.several_rows();
-        let key = padded.filter(|_| repeats).map(|rows| graphs::Key { rows, adapters, tails });
+        let gathers = batch.logits.len() < batch.rows;
+        let key = padded.filter(|_| repeats);
+        let key = key.map(|rows| graphs::Key { rows, adapters, tails, gathers });
         reserved.graphs.begin(key)
     }
 

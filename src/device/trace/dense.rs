@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{bytes, Trace, TraceTensor, TraceWeight};
-use crate::device::{Activation, DenseOps, Norm};
+use crate::device::{Activation, DenseOps, LogitsRows, Norm};
 use crate::error::Result;
 use crate::internal;
 
@@ -113,6 +113,11 @@ impl DenseOps for Trace {
             self.launch("xielu", (rows, out.width, out.width), moved, moved, flops);
         }
         Ok(())
+    }
+
+    /// The most that a step takes.
+    fn logits_rows(&self) -> LogitsRows {
+        LogitsRows::Gathered
     }
 
     fn gather(&mut self, x: &TraceTensor, out: &mut TraceTensor) -> Result<()> {
