@@ -329,7 +329,7 @@ impl<D: Graded> Drafting<D> {
     /// So many outputs of each, with up to `drafts` drafts in a step, most of them as in `truth`.
     fn outputs(mut self, wanted: usize, drafts: usize, truth: &[Vec<TokenId>]) -> Drafted<D> {
         self.bench.dev.steady();
-        let mut sizes = BTreeMap::<(usize, bool), u64>::new();
+        let mut sizes = BTreeMap::<(usize, bool, bool), u64>::new();
         for step in 0.. {
             let mut plan = StepPlan::default();
             for slot in 0..self.tokens.len() {
@@ -361,7 +361,10 @@ impl<D: Graded> Drafting<D> {
             }
             // Of models with states those with several rows of a sequence are recorded apart.
             let several = self.state.is_some() && plan.tokens() > plan.chunks.len();
-            *sizes.entry((plan.tokens().next_power_of_two(), several)).or_default() += 1;
+            // So are those that have rows without logits.
+            let gathers = plan.logits.len() < plan.tokens();
+            let size = plan.tokens().next_power_of_two();
+            *sizes.entry((size, several, gathers)).or_default() += 1;
             self.run(plan);
         }
 
@@ -374,7 +377,7 @@ impl<D: Graded> Drafting<D> {
 /// What came of it: outputs, and steps by their recording: rows once they were padded.
 struct Drafted<D> {
     outputs: Vec<Vec<TokenId>>,
-    sizes: BTreeMap<(usize, bool), u64>,
+    sizes: BTreeMap<(usize, bool, bool), u64>,
     dev: D,
 }
 
