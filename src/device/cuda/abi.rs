@@ -237,6 +237,24 @@ const _: () = {
     ["Offset of field: RowChange::count"][::std::mem::offset_of!(RowChange, count) - 16usize];
     ["Offset of field: RowChange::unused"][::std::mem::offset_of!(RowChange, unused) - 20usize];
 };
+#[doc = " `words` u32 from pinned memory of the host; both places begin at 16 bytes and have room for a\n multiple of four words."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct FetchInput {
+    pub from: DevicePtr,
+    pub to: DevicePtr,
+    pub words: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of FetchInput"][::std::mem::size_of::<FetchInput>() - 24usize];
+    ["Alignment of FetchInput"][::std::mem::align_of::<FetchInput>() - 8usize];
+    ["Offset of field: FetchInput::from"][::std::mem::offset_of!(FetchInput, from) - 0usize];
+    ["Offset of field: FetchInput::to"][::std::mem::offset_of!(FetchInput, to) - 8usize];
+    ["Offset of field: FetchInput::words"][::std::mem::offset_of!(FetchInput, words) - 16usize];
+    ["Offset of field: FetchInput::unused"][::std::mem::offset_of!(FetchInput, unused) - 20usize];
+};
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct PrepareStep {

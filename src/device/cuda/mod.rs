@@ -43,9 +43,9 @@
 //! | `reports` | logprobs: requests and answers |
 //! | `kernels/` | CUDA C++ |
 //!
-//! One stream carries everything in order, so no op waits for another on the host. A step costs
-//! one copy to the GPU and one back. Sampled ids stay on the GPU: the next step reads them from the
-//! slot's row.
+//! One stream carries everything in order, so no op waits for another on the host. A step's input
+//! is one piece that a kernel fetches, and its ids go to the host by the kernel that draws them.
+//! They stay on the GPU, too: the next step reads them from the slot's row.
 
 // Some are for the kernels alone.
 #[allow(dead_code)]

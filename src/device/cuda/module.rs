@@ -184,7 +184,7 @@ impl Kernels {
 }
 
 kernels! {
-    "step": prepare(PrepareStep);
+    "step": fetch_input(FetchInput) prepare(PrepareStep);
     "gather": embed(Embed) add_positions(AddPositions) gather(Gather) pool(Pool);
     "norm":
         norm_rows(NormRows) norm_rows_many(NormRows) add_norm(AddNorm) add_norm_many(AddNorm)

@@ -111,7 +111,10 @@ impl Sampler {
         let (rows, vocab) = (logits_rows.len(), logits.width);
         let reports = Reports::new(logits_rows, vocab);
         let sent = steps.send_sample_input(masks, logits_rows, vocab, &reports.requests(WAVE))?;
-        let call = SampleStep { sampler: self, kernels, slots, logits, sent };
+        // Where no kernel reads them again ids go to the host at once.
+        let there = reports.list.is_empty() && !slots.batch().drafts;
+        let ids = if there { steps.results() } else { steps.device.out.address };
+        let call = SampleStep { sampler: self, kernels, slots, logits, sent, ids };
         call.mask(&steps.device, rows)?;
 
         let waves = reports.list.len().div_ceil(WAVE).max(1);
@@ -137,7 +140,7 @@ impl Sampler {
             first = end;
         }
         call.accept(&steps.device, rows)?;
-        steps.finish(slots.batch(), reports)
+        steps.finish(slots.batch(), reports, there)
     }
 }
 
@@ -148,6 +151,8 @@ struct SampleStep<'a> {
     slots: &'a Slots,
     logits: &'a Tensor,
     sent: SampleInput,
+    /// Where they go.
+    ids: DevicePtr,
 }
 
 fn address(memory: &Option<Memory>) -> DevicePtr {
@@ -248,7 +253,7 @@ impl SampleStep<'_> {
             seen,
             slots,
             best,
-            out: device.out.address.offset_words(first),
+            out: self.ids.offset_words(first),
             vocab,
             parts: parts as u32,
         };

@@ -1,5 +1,5 @@
-//! The frame of a step on the GPU: one copy of input and the kernel that spreads it, the graph that
-//! records or replays what lies between, the sampler, one copy back.
+//! The frame of a step on the GPU: the input, which a kernel fetches and another spreads, the graph
+//! that records or replays what lies between, the sampler, whose ids go back to the host.
 
 use super::abi;
 use super::graphs;
@@ -33,19 +33,21 @@ impl StepOps for Cuda {
         let slots = &self.slots;
         let keys_end = |chunk: &BatchChunk, position| slots.keys_end(chunk, position);
         let repeats = reserved.attention.plan(&batch.chunks, &keys_end);
-        let (input, moved) = reserved.steps.send(&self.slots, reserved.attention.words())?;
+        let (fetch, moved) = reserved.steps.send(&self.slots, reserved.attention.words())?;
         if moved {
             reserved.graphs.forget();
         }
         self.padded = padded;
         reserved.states.copy(batch)?;
+        let blocks = [(fetch.words as usize).div_ceil(4 * ROW_THREADS as usize), 1];
+        self.kernels.fetch_input.launch(&self.context, blocks, ROW_THREADS, &fetch)?;
         let device = &reserved.steps.device;
         self.kernels.prepare.launch(
             &self.context,
             [self.slots.records(), 1],
             ROW_THREADS,
             &abi::PrepareStep {
-                input,
+                input: reserved.steps.records,
                 slots: device.slot_rows(self.slots.layout()),
                 token: device.token.address,
                 position: device.position.address,
@@ -62,6 +64,7 @@ impl StepOps for Cuda {
                 padded_logits_rows: padded.unwrap_or(batch.logits.len()) as u32,
             },
         )?;
+        reserved.steps.sent()?;
         let batch = self.slots.batch();
         let adapters = batch.adapters;
         let tails = reserved.limits.state.layers > 0 && batch.several_rows();

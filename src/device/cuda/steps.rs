@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::abi::{SlotRows, NO_MASK};
+use super::abi::{FetchInput, SlotRows, NO_MASK};
 use super::context::{Context, Event};
 use super::device_ptr::DevicePtr;
 use super::memory::{Memory, Pinned};
@@ -142,9 +142,10 @@ impl Steps {
         Ok(Steps { context, device, records, ring, current: 0, pending: VecDeque::new() })
     }
 
-    /// Copy the encoded input of a step to the GPU, in one piece: `first`, then the slots' part,
-    /// whose address comes back. True if the buffer had to grow, and so has moved.
-    pub fn send(&mut self, slots: &Slots, first: &[u32]) -> Result<(DevicePtr, bool)> {
+    /// Put the encoded input of a step where the launch that comes back fetches it from, in one
+    /// piece: `first`, then the slots' part, which `records` says the place of. True if the buffer
+    /// had to grow, and so has moved.
+    pub fn send(&mut self, slots: &Slots, first: &[u32]) -> Result<(FetchInput, bool)> {
         self.current = (self.current + 1) % RING;
         if self.pending.iter().any(|pending| pending.staging == self.current) {
             return Err(internal!("more than {} steps in flight", DEPTH));
@@ -165,10 +166,19 @@ impl Steps {
         let (front, rest) = staging.input.words().split_at_mut(first.len());
         front.copy_from_slice(first);
         slots.write(rest);
-        self.device.input.write(&staging.input, words)?;
-        staging.sent.record()?;
-        self.records = self.device.input.address.offset_words(first.len());
-        Ok((self.records, grows))
+        let (from, to) = (staging.input.device_address(), self.device.input.address);
+        self.records = to.offset_words(first.len());
+        Ok((FetchInput { from, to, words: words as u32, unused: 0 }, grows))
+    }
+
+    /// The fetch of the input is enqueued.
+    pub fn sent(&mut self) -> Result<()> {
+        self.ring[self.current].sent.record()
+    }
+
+    /// Where a step's kernels may put its ids, for the host.
+    pub fn results(&self) -> DevicePtr {
+        self.ring[self.current].results.device_address()
     }
 
     /// Copy to the GPU what `sample` needs beyond the slots' rows: requests for logprobs, then
@@ -238,11 +248,12 @@ impl Steps {
         from.read(row * bytes, whole, nth * bytes, bytes)
     }
 
-    /// Everything of the step is enqueued: fetch its ids and answers.
-    pub fn finish(&mut self, batch: &Batch, reports: Reports) -> Result<()> {
+    /// Everything of the step is enqueued: fetch its ids and answers, unless the ids, which are
+    /// all then, went to [`Steps::results`].
+    pub fn finish(&mut self, batch: &Batch, reports: Reports, there: bool) -> Result<()> {
         let staging = &mut self.ring[self.current];
         let logits_rows = batch.logits.clone();
-        if !logits_rows.is_empty() {
+        if !logits_rows.is_empty() && !there {
             let words = logits_rows.len() + reports.answer_words;
             self.device.out.read(0, &mut staging.results, 0, 4 * words)?;
         }

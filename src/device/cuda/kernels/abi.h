@@ -137,6 +137,15 @@ struct RowChange {
 };
 static_assert(sizeof(RowChange) == 6 * 4, "changes lie one behind the other");
 
+// `words` u32 from pinned memory of the host; both places begin at 16 bytes and have room for a
+// multiple of four words.
+struct FetchInput {
+  DEVICE(const u32) from;
+  DEVICE(u32) to;
+  u32 words;
+  u32 unused;
+};
+
 struct PrepareStep {
   DEVICE(const u32) input;  // Records, a block each; changes; then the words that both point to.
   SlotRows slots;

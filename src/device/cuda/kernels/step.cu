@@ -1,12 +1,29 @@
-// The start of a step: apply the diff to the slot rows and spread the plan's rows into token rows.
+// The start of a step: fetch its input, apply the diff to the slot rows and spread the plan's rows
+// into token rows.
 //
-// One block per row of the plan, 128 threads. The step's input is one buffer of u32 words, copied
-// from pinned memory in one piece: records, changes, then the words that both point to. A block
+// The step's input is one buffer of u32 words: records, changes, then the words that both point to.
+// fetch_input reads it out of pinned memory, while the step before still runs, and writes it when
+// that is done. (A copy engine would wait for the step before, and the step for the copy engine.)
+//
+// prepare: one block per row of the plan, 128 threads. A block
 // first applies the changes of its own slot (so one launch does both without a grid-wide wait:
 // nobody else reads that row), then writes id, position, slot and adapter slot of its token rows.
 // Slots with changes and no tokens have a record with count 0. Bytes: the input once, 28 per token
 // row. It lives on launch latency, ~2 us.
 #include "logits_order.cuh"
+
+__global__ void fetch_input(const FetchInput a) {
+  const u32 first = (blockIdx.x * blockDim.x + threadIdx.x) * 4;
+  u32 words[4] = {};
+  // The host may have written there since anybody read it last.
+  if (first < a.words)
+    asm volatile("ld.volatile.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "l"(a.from + first));
+  begin();
+  if (first < a.words)
+    *reinterpret_cast<uint4*>(a.to + first) = make_uint4(words[0], words[1], words[2], words[3]);
+}
 
 __global__ void prepare(const PrepareStep a) {
   begin();
