@@ -8,8 +8,6 @@ mod feed_forward;
 mod few_rows;
 mod head;
 
-use few_rows::FewRows;
-
 use super::checkpoint::WeightSource;
 use super::config::{LayerAttention, ModelSpec, NormOrder};
 use super::draft_head::DraftHeadPass;
@@ -91,6 +89,13 @@ struct Buffers<T> {
     projected: Option<T>,
     /// Or pooled vectors.
     logits: T,
+}
+
+/// The rows that have logits, `[logits_rows, _]`: in place of the buffers of all rows from the last
+/// layer's attention to the head.
+struct FewRows<T> {
+    attn: T,
+    residual: T,
 }
 
 /// Of what comes before attention's output, `[step_tokens, _]`.

@@ -3,19 +3,12 @@
 //! of the rows that have logits, and of none where a prompt goes on in the next step. Part of
 //! `decoder`.
 
-use super::Decoder;
+use super::{Decoder, FewRows};
 use crate::device::{Device, LogitsRows};
 use crate::error::Result;
 use crate::model::config::ModelSpec;
 use crate::model::shard::Shard;
 use crate::model::weights::{Mixer, Weights};
-
-/// The rows that have logits, `[logits_rows, _]`: in place of the buffers of all rows from the last
-/// layer's attention to the head.
-pub(super) struct FewRows<T> {
-    attn: T,
-    residual: T,
-}
 
 impl<T> FewRows<T> {
     /// None for models whose ends need all rows: they pool, they are heads that draft, or what
