@@ -7,9 +7,9 @@ use std::ops::Range;
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
     Activation, AdapterCapacity, AdapterPart, AttnSpec, ChannelScanSpec, Columns, ConvSpec,
-    DeltaSpec, DeltaWeights, DeviceInfo, DeviceLimits, GatedNorm, LatentSpec, Norm, Pooling, Rank,
-    Rope, Routing, RowBlend, RowCopy, ScanSpec, ScanWeights, Seam, Span, TablePart, TowerLimits,
-    TowerRows, WeightDesc,
+    DeltaSpec, DeltaWeights, DeviceInfo, DeviceLimits, GatedNorm, LatentSpec, LogitsRows, Norm,
+    Pooling, Rank, Rope, Routing, RowBlend, RowCopy, ScanSpec, ScanWeights, Seam, Span, TablePart,
+    TowerLimits, TowerRows, WeightDesc,
 };
 use triton_vllm::error::Result;
 use triton_vllm::ids::AdapterSlotId;
@@ -159,6 +159,11 @@ impl<D: Device> DenseOps for Without<D> {
         fn linear_gathered(weight: &D::Weight, x: &D::Tensor, out: &mut D::Tensor);
         fn logits(head: &D::Weight, softcap: Option<f32>, x: &D::Tensor, logits: &mut D::Tensor);
         fn bias_logits(bias: &D::Weight, logits: &mut D::Tensor);
+    }
+
+    /// As a trace has it, whose calls these are compared with.
+    fn logits_rows(&self) -> LogitsRows {
+        LogitsRows::Gathered
     }
 
     // Two calls, as it is of texts, each of which may be left out.

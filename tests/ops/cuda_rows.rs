@@ -1,13 +1,13 @@
-//! Products of 9 to 256 rows on the GPU against the CPU device: half types and E4M3 by E4M3, plain
-//! and gated, with bias and activation; sizes that fill tiles and sizes that do not, inputs that
-//! clusters share, more tiles than the card holds at once. Part of `cuda_ops`.
+//! Products of 9 rows and more on the GPU against the CPU device: half types and E4M3 by E4M3,
+//! plain and gated, with bias and activation; sizes that fill tiles and sizes that do not, inputs
+//! that clusters share, more tiles than the card holds at once. Part of `cuda_ops`.
 
 use super::quant_cases::{Case, Coded};
 use super::*;
 use triton_vllm::device::{CodeType, InputQuant};
 
 /// (rows, outputs, inputs)
-const SHAPES: [(usize, usize, usize); 22] = [
+const SHAPES: [(usize, usize, usize); 24] = [
     (9, 48, 64),
     (11, 1040, 3000),
     (16, 4096, 1024),
@@ -22,12 +22,14 @@ const SHAPES: [(usize, usize, usize); 22] = [
     (64, 72, 14_336),
     (40, 8208, 256),
     (64, 34_000, 64),
-    // Gates and ups that fill the card once and twice, and two blocks below each other.
+    // Gates and ups that fill the card once and twice, and blocks below each other: two to eight.
     (65, 8208, 72),
     (100, 12_544, 64),
     (128, 33_776, 64),
-    (225, 14_720, 72),
+    (227, 14_720, 72),
     (256, 29_296, 64),
+    (500, 14_700, 64),
+    (1009, 3500, 72),
     // Long inputs in two shares; the library's.
     (71, 4160, 8256),
     (128, 4078, 8192),
@@ -35,7 +37,7 @@ const SHAPES: [(usize, usize, usize); 22] = [
 ];
 
 fn setup() -> Setup {
-    Setup { step_tokens: 256, max_model_len: 256, ..Setup::default() }
+    Setup { step_tokens: 1024, max_model_len: 1024, ..Setup::default() }
 }
 
 /// Plain weights where `codes` is none, else codes with inputs rounded row by row.
@@ -133,9 +135,12 @@ fn a_row_is_the_same_among_others() {
             }
         }
         // Of these many rows gates and ups are ours, and products of long inputs.
-        for (outputs, k, sizes) in
-            [(29_296, 128, [256, 231]), (8208, 128, [128, 67]), (4160, 8256, [128, 67])]
-        {
+        for (outputs, k, sizes) in [
+            (29_296, 128, [256, 231]),
+            (14_700, 128, [500, 460]),
+            (8208, 128, [128, 67]),
+            (4160, 8256, [128, 67]),
+        ] {
             let of = |rows| {
                 let product = Product { codes: false, rows, outputs, k };
                 let results = product.run(&mut Bench::<Cuda>::new(dtype, &setup())).unwrap();

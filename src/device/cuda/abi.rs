@@ -3941,6 +3941,11 @@ pub struct MoreRowsGemm {
     pub shares: u32,
     pub block_rows: u32,
     pub gated: u32,
+    #[doc = " Blocks that have other rows of the same tiles."]
+    pub below: u32,
+    #[doc = " Clusters of two blocks of the same tiles share W: its boxes are of half a tile."]
+    pub pairs: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -3961,6 +3966,12 @@ const _: () = {
         [::std::mem::offset_of!(MoreRowsGemm, block_rows) - 288usize];
     ["Offset of field: MoreRowsGemm::gated"]
         [::std::mem::offset_of!(MoreRowsGemm, gated) - 292usize];
+    ["Offset of field: MoreRowsGemm::below"]
+        [::std::mem::offset_of!(MoreRowsGemm, below) - 296usize];
+    ["Offset of field: MoreRowsGemm::pairs"]
+        [::std::mem::offset_of!(MoreRowsGemm, pairs) - 300usize];
+    ["Offset of field: MoreRowsGemm::unused"]
+        [::std::mem::offset_of!(MoreRowsGemm, unused) - 304usize];
 };
 #[doc = " Warpgroups of a block that multiply, each 64 packed rows of an item, up to head size 256 and at\n 64; one more feeds them."]
 pub const MAPPED_GROUPS: u32 = 2;

@@ -1,4 +1,4 @@
-//! Which products of 65 to 256 rows go to the kernels of kernels/gemm_rows_more.cu, and their
+//! Which products of 65 to 1024 rows go to the kernels of kernels/gemm_rows_more.cu, and their
 //! launch: half types, where tiles fill the card and end as models mostly have it. The products ask
 //! it; it knows no weight's name.
 
@@ -14,14 +14,15 @@ use crate::device::DType;
 use crate::error::Result;
 
 const SHARED_BYTES: usize = abi::MORE_ROWS_SHARED_BYTES as usize;
-/// Rows of a block. Two blocks have those of more, and take as long for few as for many: the
-/// library is faster up to `SECOND_FROM`.
+/// Rows of a block. Pairs of blocks have more, and take as long for few as for many: the library is
+/// faster where less of theirs is filled than this percentage.
 const BLOCK_ROWS: usize = abi::MORE_ROWS_OF_BLOCK as usize;
-const SECOND_FROM: usize = 225;
-const MOST_ROWS: usize = 2 * BLOCK_ROWS;
-/// Outputs of a tile, of each kernel. Two blocks read x too often where they are narrow.
+const PAIR_FILLED: usize = 88;
+/// Blocks that have other rows of the same tiles, at most.
+const MOST_BELOW: usize = 8;
+/// Outputs of a tile, of each kernel. Pairs read x too often where they are narrow.
 const TILES: [usize; 9] = [64, 80, 96, 112, 128, 160, 192, 224, 256];
-const NARROWEST_OF_TWO: usize = 192;
+const NARROWEST_OF_PAIRS: usize = 192;
 /// Sums that are not gated come of this many shares, of inputs that are long beside adding them up.
 const SHARES: usize = 2;
 const LONG_UNITS: usize = 128;
@@ -37,23 +38,27 @@ pub struct Plan {
     width: usize,
     /// Of each tile's inputs.
     shares: usize,
-    /// Blocks that have other rows of the same tile: 1 or 2.
+    /// Blocks that have other rows of the same tiles: one, or pairs.
     below: usize,
 }
 
 impl Plan {
     /// The one whose tiles fill the card best, if they do.
     fn of(held: &Shares, gated: bool, rows: usize, outputs: usize, units: usize) -> Option<Plan> {
-        let below = rows.div_ceil(BLOCK_ROWS);
-        let shares = if gated { 1 } else { SHARES };
-        let faster = match (gated, below) {
-            (true, 1) => true,
-            (true, _) => rows >= SECOND_FROM,
-            (false, 1) => units >= LONG_UNITS,
-            (false, _) => false,
+        let below = match rows.div_ceil(BLOCK_ROWS) {
+            1 => 1,
+            blocks => blocks.next_multiple_of(2),
         };
+        let pairs = below > 1;
+        let faster = match (gated, pairs) {
+            (true, false) => true,
+            (true, true) => below <= MOST_BELOW && rows * 100 >= below * BLOCK_ROWS * PAIR_FILLED,
+            (false, false) => units >= LONG_UNITS,
+            (false, true) => false,
+        };
+        let shares = if gated { 1 } else { SHARES };
         // Of tiles at a time.
-        let places = held.held(shares) / below;
+        let places = if pairs { 2 * held.held(2) / below } else { held.held(shares) };
         if !faster || places == 0 {
             return None;
         }
@@ -61,13 +66,14 @@ impl Plan {
         // Outputs that there would be room for.
         let room = |width: usize| outputs.div_ceil(width).div_ceil(places) * places * width;
         let fits = |&width: &usize| {
-            let wide = below == 1 || width >= NARROWEST_OF_TWO;
+            let wide = !pairs || width >= NARROWEST_OF_PAIRS;
             // Sums of shares take the place of stages: a block has one tile.
             wide && (shares == 1 || outputs.div_ceil(width) <= places)
         };
         // Of those that fit as well the widest.
         let width = TILES.into_iter().rev().filter(fits).min_by_key(|&width| room(width))?;
-        (outputs * 100 >= room(width) * FILLED).then_some(Plan { width, shares, below })
+        let plan = Plan { width, shares, below };
+        (outputs * 100 >= room(width) * FILLED).then_some(plan)
     }
 }
 
@@ -82,7 +88,7 @@ pub fn plan(context: &Context, held: &Shares, act: DType, product: &TiledProduct
         _ => return None,
     };
     let half = matches!(product.kind, Kind::Activations(_));
-    let some = (abi::ROWS_MOST as usize + 1..=MOST_ROWS).contains(&product.rows);
+    let some = product.rows > abi::ROWS_MOST as usize;
     if !half || !some || !product.has_tiles(context, act) {
         return None;
     }
@@ -122,9 +128,11 @@ pub fn run(
     product: &TiledProduct,
 ) -> Result<()> {
     let Plan { width, shares, below } = plan;
+    let pairs = below > 1;
     let block_rows = product.rows.div_ceil(below).next_multiple_of(8);
+    let box_width = if pairs { width / 2 } else { width };
     let TiledGemm { w, x, bias, y, rows, outputs, units, .. } =
-        product.parameters(width, block_rows)?;
+        product.parameters(box_width, block_rows)?;
     let parameters = MoreRowsGemm {
         w,
         x,
@@ -136,11 +144,16 @@ pub fn run(
         shares: shares as u32,
         block_rows: block_rows as u32,
         gated: u32::from(matches!(product.end, End::Gated(_))),
+        below: below as u32,
+        pairs: u32::from(pairs),
+        unused: 0,
     };
 
-    let tiles = product.outputs.div_ceil(width).min(held.held(shares) / below).max(1);
+    let cluster = if pairs { 2 } else { shares };
+    let places = cluster * held.held(cluster) / (below * shares);
+    let tiles = product.outputs.div_ceil(width).min(places).max(1);
     let (threads, blocks) = (abi::MORE_ROWS_THREADS, [tiles * below * shares, 1]);
-    kernel(k, width).launch_clusters(context, blocks, shares, threads, SHARED_BYTES, &parameters)
+    kernel(k, width).launch_clusters(context, blocks, cluster, threads, SHARED_BYTES, &parameters)
 }
 
 #[cfg(test)]
@@ -157,9 +170,12 @@ mod tests {
     /// An 8B model's, as measured (ci/runs/2026-11-30-h200-rows256.md).
     #[test]
     fn products_are_ours_where_the_library_is_slower() {
-        let gates = [65, 128, 129, 224, 225, 256].map(|rows| plan(true, rows, 28_672, 64));
+        let gates = [65, 128, 129, 224, 226, 256].map(|rows| plan(true, rows, 28_672, 64));
         let (one, two) = (Some([224, 1, 1]), Some([224, 1, 2]));
         assert_eq!(gates, [one, one, None, None, two, two]);
+        let many = [384, 512, 640, 704, 1024, 1025, 4096];
+        let gates = many.map(|rows| plan(true, rows, 28_672, 64).map(|plan| plan[2]));
+        assert_eq!(gates, [None, Some(4), None, Some(6), Some(8), None, None]);
         let downs = [65, 128, 129, 256].map(|rows| plan(false, rows, 4096, 224));
         assert_eq!(downs, [Some([64, 2, 1]), Some([64, 2, 1]), None, None]);
         // qkv and o.

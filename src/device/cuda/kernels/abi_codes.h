@@ -326,7 +326,7 @@ struct RowsGemm {
   Activation kind;
 };
 
-// ---- Products of 65 to 256 rows (gemm_rows_more.cu) ----
+// ---- Products of 65 to 1024 rows (gemm_rows_more.cu) ----
 
 // Rows of a block at most; shared memory of the stages and of what lies behind them, with room to
 // align them.
@@ -348,6 +348,9 @@ struct MoreRowsGemm {
   u32 shares;  // Of each tile's inputs, one for each block of a cluster.
   u32 block_rows;
   u32 gated;
+  u32 below;  // Blocks that have other rows of the same tiles.
+  u32 pairs;  // Clusters of two blocks of the same tiles share W: its boxes are of half a tile.
+  u32 unused;
 };
 
 // ---- Attention over prompts (attention_prefill_sm90.cu) ----

@@ -1,20 +1,22 @@
-// y = end(x W^T + b) for 65 to 256 rows of x of a half type on Hopper, where the library is slower:
-// there the weights' bytes are still much of what moves. The usual ends alone: a bias, and of gates
-// and ups SiLU.
+// y = end(x W^T + b) for 65 to 1024 rows of x of a half type on Hopper, where the library is
+// slower: of few rows because the weights' bytes are still much of what moves, of many because
+// gates and ups need no launch behind. The usual ends alone: a bias, and of gates and ups SiLU.
 //
 // As gemm_rows.cu: x is the left operand of wgmma, W^T the right one, so that a tile may be of any
 // multiple of 16 outputs, and tiles are about as many as multiprocessors. Here a warpgroup has 64
 // rows and all of a tile's outputs, two of them a block. Of more than 128 rows neighbours of the
-// grid have the same tiles and other rows. Where tiles are few a cluster of blocks shares a tile's
-// inputs and adds up through distributed shared memory, in the order of its blocks.
+// grid have the same tiles and other rows: gated two of them are a cluster, of which each copies
+// half of W to both (multicast). A stage is free when both have read it. Where tiles are few a
+// cluster of blocks shares a tile's inputs and adds up through distributed shared memory, in the
+// order of its blocks.
 //
 // A box of x has as many rows as there are (to a multiple of 8): zeros that are filled in behind
 // the last one take longer than rows. What shared memory has there makes rows that nobody writes.
 //
 // Bytes: W once, and out of L2 again, and x for each tile. Floor: bytes of W / bandwidth, or FLOPs.
-// Tried: W copied once for two blocks, or x for two tiles (multicast); shares that add up in global
-// memory; clusters of four of both kinds; as fast, or slower. W of later stages fetched to L2;
-// slower.
+// Tried: x copied once for two tiles; shares that add up in global memory; clusters of four; as
+// fast, or slower. W of later stages fetched to L2; slower. Of 2048 rows and more the card is at
+// its limit of power, and the library's products take 2 % less, with the launch behind them.
 #include "abi_codes.h"
 #include "gemm_rows.cuh"
 
@@ -45,13 +47,12 @@ struct Product {
   const u32 heights = c.gated ? c.outputs / 2 : c.outputs;
   const u32 height = c.gated ? N / 2 : N;  // outputs of a tile
   const u32 share = blockIdx.x % c.shares;
-  // Blocks, or clusters, with the rows of the same tiles.
-  const u32 below = (c.rows + c.block_rows - 1) / c.block_rows;
-  const u32 cluster = blockIdx.x / c.shares, clusters = gridDim.x / c.shares;
-  const u32 first_row = cluster % below * c.block_rows;
-  const u32 rows = min(c.rows - first_row, c.block_rows);
+  // Blocks, or clusters of shares, `below` of which have the rows of the same tiles.
+  const u32 place = blockIdx.x / c.shares, places = gridDim.x / c.shares;
+  const u32 first_row = place % c.below * c.block_rows;
+  const u32 rows = min(c.rows - min(first_row, c.rows), c.block_rows);
   const u32 tiles = (heights + height - 1) / height;
-  const u32 first_tile = cluster / below, step = clusters / below;
+  const u32 first_tile = place / c.below, step = places / c.below;
   const u32 from = c.units * share / c.shares, to = c.units * (share + 1) / c.shares;
   const u32 of_tile = to - from;
   const u32 count = first_tile < tiles ? (tiles - 1 - first_tile) / step + 1 : 0;
@@ -65,16 +66,23 @@ struct Product {
   __device__ static constexpr u32 stages() { return STAGES; }
 
   __device__ void fetch_weights(const RowsCursor<Product>& at) const {
-    const u32 barrier = full + at.stage * 8, place = ring + at.stage * STAGE;
+    const u32 barrier = full + at.stage * 8, to = ring + at.stage * STAGE;
     const u32 first = at.tile * height, column = at.unit * PANEL_COLUMNS;
     barrier_expect(barrier, W_BYTES + c.block_rows * PANEL_ROW_BYTES);
-    if (c.gated) copy_eights(place, &c.w, column, first / 8, barrier);
-    else copy_box(place, &c.w, column, first, barrier);
+    if (c.pairs) {
+      // One half to both blocks.
+      const u32 half = cluster_block(), eight = first / 8 + half * (N / 32);
+      copy_eights_to(3, to + half * (W_BYTES / 2), &c.w, column, eight, barrier);
+    } else if (c.gated) {
+      copy_eights(to, &c.w, column, first / 8, barrier);
+    } else {
+      copy_box(to, &c.w, column, first, barrier);
+    }
   }
 
   __device__ void fetch_inputs(const RowsCursor<Product>& at) const {
-    const u32 place = ring + at.stage * STAGE + W_BYTES;
-    copy_box(place, &c.x, at.unit * PANEL_COLUMNS, first_row, full + at.stage * 8);
+    const u32 to = ring + at.stage * STAGE + W_BYTES;
+    copy_box(to, &c.x, at.unit * PANEL_COLUMNS, first_row, full + at.stage * 8);
   }
 
   __device__ void produce() const { copy_stages(*this, begin); }
@@ -91,22 +99,27 @@ struct Product {
 #pragma unroll 1
     for (u32 unit = 0; unit < of_tile; unit++) {
       barrier_wait(full + stage * 8, phase);
-      const u32 place = ring + stage * STAGE;
-      const u64 left = describe(place + W_BYTES + group * (X_BYTES / GROUPS), 16);
-      const u64 right = describe(place, 16);
+      const u32 at = ring + stage * STAGE;
+      const u64 left = describe(at + W_BYTES + group * (X_BYTES / GROUPS), 16);
+      const u64 right = describe(at, 16);
       ready();
 #pragma unroll
       for (u32 s = 0; s < 4; s++)
         multiply_rows<false>(acc, left + s * 2, right + s * 2, unit != 0 || s != 0);
       submit();
       finish<1>();
-      if (unit != 0) leave_stage(empty, before);
+      if (unit != 0) leave(before);
       before = stage;
       if (++stage == STAGES) stage = 0, phase ^= 1;
     }
     finish<0>();
     hold(acc);
-    leave_stage(empty, before);
+    leave(before);
+  }
+  // What comes next into a stage comes to both blocks of a pair.
+  __device__ void leave(u32 stage) const {
+    leave_stage(empty, stage);
+    if (c.pairs && threadIdx.x % 32 == 0) barrier_arrive_at(empty + stage * 8, cluster_block() ^ 1);
   }
 
   __device__ void consume() const {
@@ -206,7 +219,8 @@ struct Product {
     rest = reinterpret_cast<Rest*>(behind);
     full = shared_address(rest->full);
     empty = shared_address(rest->empty);
-    start_ring(full, empty, STAGES, GROUPS * 4);
+    start_ring(full, empty, STAGES, GROUPS * 4 * (c.pairs ? 2 : 1));
+    if (c.pairs) meet_cluster();
     if (group == GROUPS) {
       if (threadIdx.x == THREADS) produce();
       __syncwarp();
@@ -217,7 +231,7 @@ struct Product {
       consume();
     }
     // Others may still read sums here.
-    if (c.shares > 1) meet_cluster();
+    if (c.shares > 1 || c.pairs) meet_cluster();
   }
 };
 
