@@ -49,6 +49,8 @@ mod cuda_gpt_oss;
 mod cuda_layers;
 #[path = "ops/cuda_quant.rs"]
 mod cuda_quant;
+#[path = "ops/cuda_rotation.rs"]
+mod cuda_rotation;
 #[path = "ops/cuda_rows.rs"]
 mod cuda_rows;
 #[path = "ops/cuda_scans.rs"]

@@ -359,9 +359,9 @@ impl<D: Graded> Drafting<D> {
             if plan.chunks.is_empty() {
                 break;
             }
-            // Of models with states those with several rows of a sequence are recorded apart.
-            let several = self.state.is_some() && plan.tokens() > plan.chunks.len();
-            // So are those that have rows without logits.
+            // Those with several rows of a sequence are recorded apart, and those that have rows
+            // without logits.
+            let several = plan.tokens() > plan.chunks.len();
             let gathers = plan.logits.len() < plan.tokens();
             let size = plan.tokens().next_power_of_two();
             *sizes.entry((size, several, gathers)).or_default() += 1;
@@ -382,7 +382,7 @@ struct Drafted<D> {
 }
 
 /// Steps with drafts, with the token that a model that drafts has missed, and without are replayed
-/// as decode steps of as many rows, and give the tokens of steps of one token that are launched
+/// as decode steps of as many rows, those without by themselves, and give the tokens of steps of one token that are launched
 /// call by call, behind layers that keep a state too. 4 heads of 4 tokens are one tile of packed
 /// rows, of 6 two, 20 heads of 4 five.
 #[test]

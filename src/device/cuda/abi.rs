@@ -1397,6 +1397,26 @@ const _: () = {
     ["Offset of field: RingAttention::attention"]
         [::std::mem::offset_of!(RingAttention, attention) - 128usize];
 };
+#[doc = " Sequences have one row each, of which the kernel does what rope_store would have done, but for\n q and k in qkv, which stay as they are. Head sizes and `rope.half` are multiples of 8."]
+#[repr(C)]
+#[repr(align(64))]
+#[derive(Debug, Copy, Clone)]
+pub struct RingTurn {
+    pub pool: TensorMap,
+    pub attention: PagedAttention,
+    pub rope: RopeStore,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RingTurn"][::std::mem::size_of::<RingTurn>() - 1536usize];
+    ["Alignment of RingTurn"][::std::mem::align_of::<RingTurn>() - 64usize];
+    ["Offset of field: RingTurn::pool"][::std::mem::offset_of!(RingTurn, pool) - 0usize];
+    ["Offset of field: RingTurn::attention"]
+        [::std::mem::offset_of!(RingTurn, attention) - 128usize];
+    ["Offset of field: RingTurn::rope"][::std::mem::offset_of!(RingTurn, rope) - 288usize];
+};
+#[doc = " Packed rows of a tile for which half of a tensor core's columns suffice."]
+pub const RING_NARROW_ROWS: u32 = 8;
 #[doc = " ---- Experts (experts.cu) ----"]
 pub const MAX_EXPERTS: u32 = 1024;
 pub const MAX_EXPERT_GROUPS: u32 = 64;

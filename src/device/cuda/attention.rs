@@ -93,7 +93,12 @@ impl AttentionOps for Cuda {
         };
         let parameters =
             abi::RopeStore { pool: reserved.layer(layer), ..self.rotation(spec, rope, qkv)? };
-        kernel.launch(&self.context, self.rope_blocks(spec), ROW_THREADS, &parameters)
+        let blocks = self.rope_blocks(spec);
+        if self.rotates_on_the_way(layer, spec, parameters.half as usize)? {
+            self.defer_rope(blocks, parameters);
+            return Ok(());
+        }
+        kernel.launch(&self.context, blocks, ROW_THREADS, &parameters)
     }
 
     fn rotate(&mut self, spec: &AttnSpec, rope: &Rope, qkv: &mut Tensor) -> Result<()> {
@@ -175,7 +180,12 @@ impl Cuda {
         out: &mut Tensor,
     ) -> Result<()> {
         let rows = self.rows();
-        let width = spec.row_width();
+        let qkv = qkv.at(rows, spec.row_width(), "attend");
+        // Slopes are for the plain kernel, which rotates nothing.
+        let rope = match slopes.is_null() {
+            true => self.take_rope(layer, spec, qkv, self.reserved()?.layer(layer))?,
+            false => None,
+        };
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("a step before reserve"));
         };
@@ -190,7 +200,8 @@ impl Cuda {
             seen: if both_ways { device.places.address } else { DevicePtr::NULL },
             slots: reserved.steps.device.slot_rows(self.slots.layout()),
             device,
-            qkv: qkv.at(rows, width, "attend"),
+            rope: rope.as_deref(),
+            qkv,
             pool: reserved.layer(layer),
             out: out.to(rows, spec.heads * spec.head_dim, "attend"),
         };

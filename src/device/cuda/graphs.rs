@@ -4,14 +4,13 @@
 //! graph will do them, or made, as [`Context::mode`] says. It knows no op.
 //!
 //! A decode step's launches depend on nothing but the model, the number of token rows, whether some
-//! row has an adapter, and, of models that keep states, whether some sequence has several rows:
+//! row has an adapter, whether some sequence has several rows, and whether some row has no logits:
 //! everything else the kernels read from device memory. Whose the rows are does not matter
-//! otherwise, so a step that verifies drafts is one of as many rows (`Batch::decode`), and a row
-//! without logits has some that nobody reads. So rows are padded
-//! to a bucket, and per [`Key`] the launches are recorded the second time the key comes (the first
-//! time chose GEMM algorithms and grew buffers, which no recording survives) and replayed from then
-//! on. The step that is recorded also runs, launch by launch: another model that allocates at this
-//! moment can spoil a recording, and then only the recording is lost. All that costs some
+//! otherwise: a step that verifies drafts is recorded too (`Batch::decode`). So rows are padded to a
+//! bucket, and per [`Key`] the launches are recorded the second time the key comes (the first time
+//! chose GEMM algorithms and grew buffers, which no recording survives) and replayed from then on.
+//! The step that is recorded also runs, launch by launch: another model that allocates at
+//! this moment can spoil a recording, and then only the recording is lost. All that costs some
 //! milliseconds once per key, after the model is ready. Steps with chunks of prompts are launched
 //! one by one: they are long enough to hide it.
 //!
@@ -43,9 +42,9 @@ pub struct Key {
     pub rows: usize,
     /// Some row has a low-rank adapter.
     pub adapters: bool,
-    /// Some sequence has several rows, of a model that keeps states: tails of convolutions are
-    /// moved by themselves.
-    pub tails: bool,
+    /// Some sequence has several rows: attention does not rotate them on its way, and where a model
+    /// keeps states, tails of convolutions are moved by themselves.
+    pub several_rows: bool,
     /// Some row has no logits.
     pub gathers: bool,
 }

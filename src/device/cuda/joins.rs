@@ -210,7 +210,8 @@ impl Cuda {
             if replay == WARM {
                 began.record()?;
             }
-            graphs.begin(Some(Key { rows: 1, adapters: false, tails: false, gathers: false }))?;
+            let key = Key { rows: 1, adapters: false, several_rows: false, gathers: false };
+            graphs.begin(Some(key))?;
             (0..in_graph).try_for_each(|_| launch())?;
             graphs.end()?;
         }

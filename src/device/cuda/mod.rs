@@ -25,6 +25,7 @@
 //! | `coded_inputs`, `coded_scratch` | their inputs, rounded; memory that they need |
 //! | `graphs` | recorded decode steps |
 //! | `paged_attention`, `prompt_attention` | attention over pages: which kernel; that of prompts |
+//! | `ring_attention`, `deferred_rope` | that of single tokens on Hopper; rotation as part of it |
 //! | `latent_attention` | the same over latent vectors |
 //! | `page_attention` | which of the two, by what pages hold |
 //! | `worklist` | which tile of a step's attention meets which keys |
@@ -61,6 +62,7 @@ mod context;
 mod deferred;
 mod deferred_gate;
 mod deferred_norm;
+mod deferred_rope;
 mod dense;
 mod drafts;
 mod device_ptr;
@@ -90,6 +92,7 @@ mod products;
 mod prompt_attention;
 pub mod ranks;
 mod reports;
+mod ring_attention;
 mod row_shares;
 mod sampler;
 mod sampler_row;
@@ -187,6 +190,8 @@ pub struct Cuda {
     /// Gates and ups before they are multiplied.
     scratch: Option<Memory>,
     deferred: Option<Deferred>,
+    /// The rotation that attention may take over.
+    deferred_rope: Option<Box<abi::RopeStore>>,
     /// Widest GateUp so far.
     gate_up: usize,
     /// Rows of the largest table or head that ranks share out.
@@ -246,6 +251,7 @@ impl Cuda {
             padded: None,
             scratch: None,
             deferred: None,
+            deferred_rope: None,
             gate_up: 0,
             shared_rows: 0,
             member: None,

@@ -209,7 +209,9 @@ kernels! {
         split_128(PagedAttention) split_256(PagedAttention);
     "attention_prefill_sm90":
         prompt_64(PromptAttention) prompt_128(PromptAttention) prompt_256(PromptAttention);
-    "attention_ring_sm90": ring_64(RingAttention) ring_128(RingAttention) ring_256(RingAttention);
+    "attention_ring_sm90":
+        ring_64(RingAttention) ring_128(RingAttention) ring_256(RingAttention)
+        ring_turn_64(RingTurn) ring_turn_128(RingTurn) ring_turn_256(RingTurn);
     "attention_fp8":
         chunk_fp8_64(PagedAttention) chunk_fp8_80(PagedAttention) chunk_fp8_96(PagedAttention)
         chunk_fp8_128(PagedAttention) chunk_fp8_256(PagedAttention)

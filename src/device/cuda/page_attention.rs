@@ -10,7 +10,7 @@ use super::module::Kernels;
 use super::paged_attention::{self, Attention};
 use super::worklist::KeysEnd;
 use crate::device::batch::BatchChunk;
-use crate::device::{DType, DeviceLimits, KvRow, KvShape};
+use crate::device::{AttnSpec, DType, DeviceLimits, KvRow, KvShape};
 use crate::error::Result;
 use crate::internal;
 
@@ -108,6 +108,13 @@ impl PageAttention {
         };
         let shape = of_layer.get(layer).and_then(|&shape| shapes.get_mut(shape));
         shape.ok_or_else(|| internal!("layer {layer} has no pages"))
+    }
+
+    /// See [`Attention::rotates`], of a layer.
+    pub fn rotates(&self, layer: usize, spec: &AttnSpec, half: usize) -> bool {
+        let PageAttention::Heads { shapes, of_layer, .. } = self else { return false };
+        let shape = of_layer.get(layer).and_then(|&shape| shapes.get(shape));
+        shape.is_some_and(|shape| shape.rotates(spec, half))
     }
 
     /// # Errors

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::abi::{self, PagedAttention, PromptAttention, RingAttention};
+use super::abi::{self, PagedAttention, PromptAttention, RopeStore};
 use super::context::Context;
 use super::device_ptr::DevicePtr;
 use super::graphs;
@@ -20,6 +20,7 @@ use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
 use super::prompt_attention::{self, MappedTile};
+use super::ring_attention::{self, Ring};
 use super::steps::OnDevice;
 use super::tensor_map::Matrix;
 use super::worklist::{KeysEnd, Tiling, WorkList, PARTS_PER_BLOCK};
@@ -41,9 +42,9 @@ const CHUNK_TURNED_STAGES: usize = 2;
 const SPLIT_WARPS: usize = abi::SPLIT_THREADS as usize / 32;
 /// The kernels' own, beside the stages.
 const STATIC_SHARED_BYTES: usize = 1024;
-/// The architecture of kernels/attention_prefill_sm90.cu and attention_ring_sm90.cu.
+/// The architecture of kernels/attention_prefill_sm90.cu.
 const HOPPER: u32 = 90;
-/// The former's own stages: a K and a V each.
+/// Its own stages: a K and a V each.
 const PROMPT_STAGES: usize = abi::PROMPT_STAGES as usize;
 /// Blocks of the split kernel that the card holds at once, at most, for arithmetic before a card is
 /// known.
@@ -65,6 +66,9 @@ pub struct AttendPages<'a> {
     pub slopes: DevicePtr,
     /// Keys that rows see beside those before them, or null.
     pub seen: DevicePtr,
+    /// The rotation and store in front, where attention is to do them: of a layer that
+    /// [`Attention::rotates`].
+    pub rope: Option<&'a RopeStore>,
     pub slots: abi::SlotRows,
     pub device: &'a OnDevice,
     pub qkv: DevicePtr,
@@ -98,7 +102,7 @@ struct Kinds<'a> {
     /// 16 packed rows.
     split: &'a Kernel<PagedAttention>,
     /// The same by a ring of copied boxes.
-    ring: Option<&'a Kernel<RingAttention>>,
+    ring: Option<Ring<'a>>,
 }
 
 pub struct Attention {
@@ -116,8 +120,8 @@ pub struct Attention {
     group: Option<usize>,
     chunk: Shape,
     split: Shape,
-    /// Of the ring, where that takes the place of the split kernel.
-    ring: Option<Shape>,
+    /// The ring takes the place of the split kernel.
+    ring: bool,
     page_size: usize,
     /// K or V of heads in a layer's pool.
     pool_rows: usize,
@@ -167,7 +171,6 @@ impl Attention {
         // A box lies on one page.
         let boxes = numbered && page_size.is_multiple_of(abi::RING_BOX_KEYS as usize);
         let ring = kinds.and_then(|kinds| kinds.ring).filter(|_| boxes);
-        let ring = ring.map(|kernel| (kernel, Shape::ring(dim)));
         let resident =
             kinds.map(|kinds| kinds.resident_splits(context, split, ring)).transpose()?;
         let split_blocks = (resident.unwrap_or(0).min(MOST_BLOCKS) / kv_heads).max(1);
@@ -186,7 +189,7 @@ impl Attention {
             group: None,
             chunk,
             split,
-            ring: ring.map(|(_, shape)| shape),
+            ring: ring.is_some(),
             page_size,
             pool_rows,
             split_blocks,
@@ -225,6 +228,20 @@ impl Attention {
         items * size_of::<abi::WorkItem>() / size_of::<u32>()
     }
 
+    /// Whether attention can rotate `half` pairs of each head and store what comes of it, in a step
+    /// all of whose sequences have one row.
+    pub fn rotates(&self, spec: &AttnSpec, half: usize) -> bool {
+        self.ring
+            && self.planned(spec)
+            && self.list.prompt_tiles == 0
+            && ring_attention::rotates(spec, half)
+    }
+
+    /// Whether the list is one for such heads.
+    fn planned(&self, spec: &AttnSpec) -> bool {
+        self.group == Some(group_of(spec)) && !self.list.items.is_empty()
+    }
+
     pub fn run(
         &mut self,
         context: &Context,
@@ -232,9 +249,8 @@ impl Attention {
         call: &AttendPages<'_>,
     ) -> Result<()> {
         let spec = call.spec;
-        let group = spec.heads / spec.kv_heads.max(1);
-        let planned = self.group == Some(group) && !self.list.items.is_empty();
-        self.group = Some(group);
+        let planned = self.planned(spec);
+        self.group = Some(group_of(spec));
         match tile_kernels(kernels, self.kv, spec.head_dim, self.mappable) {
             Some(tiles) if planned && call.slopes.is_null() => self.run_tiles(context, tiles, call),
             _ => self.run_plain(context, kernels, call),
@@ -254,15 +270,13 @@ impl Attention {
 
         let items = items.offset_bytes(prompt_tiles * size_of::<abi::WorkItem>());
         let blocks = [self.split_blocks, kv_heads];
-        if let (Some(kernel), Some(shape)) = (kinds.ring, self.ring) {
-            let parameters = RingAttention {
-                pool: self.pool(call).whole_rows(self.kv.plain(), abi::RING_BOX_KEYS as usize)?,
-                attention: self.parameters(call, items, shape),
-            };
-            let shared = shape.shared_bytes;
-            return kernel.launch_shared(context, blocks, abi::RING_THREADS, shared, &parameters);
+        if let Some(ring) = kinds.ring.filter(|_| self.ring) {
+            let pool = self.pool(call).whole_rows(self.kv.plain(), abi::RING_BOX_KEYS as usize)?;
+            let stages = ring_attention::slots(call.spec.head_dim);
+            let parameters = self.parameters(call, items, stages);
+            return ring.launch(context, blocks, pool, parameters, call.rope);
         }
-        let parameters = self.parameters(call, items, self.split);
+        let parameters = self.parameters(call, items, self.split.stages);
         let shared = self.split.shared_bytes;
         kinds.split.launch_shared(context, blocks, abi::SPLIT_THREADS, shared, &parameters)
     }
@@ -276,7 +290,7 @@ impl Attention {
         items: DevicePtr,
     ) -> Result<()> {
         let (tiles, kv_heads) = (self.list.prompt_tiles, call.spec.kv_heads);
-        let parameters = self.parameters(call, items, self.chunk);
+        let parameters = self.parameters(call, items, self.chunk.stages);
         let shared = self.chunk.shared_bytes;
 
         match prompts {
@@ -305,7 +319,12 @@ impl Attention {
         Matrix { first: call.pool, columns, rows, row_bytes: columns * DType::BF16.bytes() }
     }
 
-    fn parameters(&self, call: &AttendPages<'_>, items: DevicePtr, shape: Shape) -> PagedAttention {
+    fn parameters(
+        &self,
+        call: &AttendPages<'_>,
+        items: DevicePtr,
+        stages: usize,
+    ) -> PagedAttention {
         let AttendPages { spec, device, .. } = *call;
         let scales = Scales::of(spec, self.kv);
 
@@ -326,7 +345,7 @@ impl Attention {
             scale: scales.scores,
             window: spec.window.unwrap_or(0) as u32,
             softcap: spec.softcap.unwrap_or(0.0),
-            stages: shape.stages as u32,
+            stages: stages as u32,
             kv: self.kv.into(),
             value_scale: scales.values,
             chunk: spec.chunk.unwrap_or(0) as u32,
@@ -381,6 +400,11 @@ impl Attention {
     }
 }
 
+/// q heads per KV head.
+fn group_of(spec: &AttnSpec) -> usize {
+    spec.heads / spec.kv_heads.max(1)
+}
+
 /// # Errors
 /// Unsupported: no kernel takes heads of this size.
 pub(super) fn head_fits(spec: &AttnSpec, most: u32) -> Result<()> {
@@ -399,14 +423,12 @@ impl<'a> Kinds<'a> {
         &self,
         context: &Context,
         split: Shape,
-        ring: Option<(&Kernel<RingAttention>, Shape)>,
+        ring: Option<Ring<'_>>,
     ) -> Result<usize> {
-        let Some((kernel, Shape { shared_bytes, .. })) = ring else {
-            let shared_bytes = split.shared_bytes;
-            return self.split.resident_blocks(context, abi::SPLIT_THREADS, shared_bytes);
-        };
-        kernel.allow_shared(shared_bytes)?;
-        kernel.resident_blocks(context, abi::RING_THREADS, shared_bytes)
+        match ring {
+            Some(ring) => ring.prepare(context),
+            None => self.split.resident_blocks(context, abi::SPLIT_THREADS, split.shared_bytes),
+        }
     }
 
     /// The one for tiles of prompts.
@@ -463,18 +485,12 @@ fn tile_kernels(k: &Kernels, kv: KvType, dim: usize, mappable: bool) -> Option<K
         (_, 256) => (&k.chunk_256, Some(Mapped(&k.prompt_256)), &k.split_256),
         _ => return None,
     };
-    let ring = match (kv.plain(), dim) {
-        (Some(_), 64) => Some(&k.ring_64),
-        (Some(_), 128) => Some(&k.ring_128),
-        (Some(_), 256) => Some(&k.ring_256),
-        _ => None,
-    };
+    let ring = kv.plain().and_then(|_| Ring::of(k, dim));
     let prompt = prompt.filter(|kernel| kernel.capability() == HOPPER);
     // Where the kernel by wgmma is, the one by mma has no code.
     if matches!(prompt, Some(Mapped(_))) && !mappable {
         return None;
     }
-    let ring = ring.filter(|kernel| kernel.capability() == HOPPER);
     Some(Kinds { chunk, prompt, split, ring })
 }
 
@@ -523,15 +539,6 @@ impl Shape {
             }
         };
         Shape { stages, shared_bytes: merge_bytes.max(stages * stage_bytes) }
-    }
-
-    /// Of the ring: its slots, what aligns them, and the rows that warps merge at once.
-    fn ring(dim: usize) -> Shape {
-        let slots = if dim == 64 { abi::RING_SLOTS_OF_64 } else { abi::RING_SLOTS } as usize;
-        let merge_bytes = SPLIT_WARPS * abi::RING_MERGED_ROWS as usize * (dim + 4 + 2) * 4;
-        let slot_bytes = TILE_KEYS * dim * DType::BF16.bytes();
-        let shared_bytes = abi::RING_ALIGNMENT as usize + slots * slot_bytes + merge_bytes;
-        Shape { stages: slots, shared_bytes }
     }
 
     /// Of the chunk kernel: the better shape, and the one for cards where it does not fit.

@@ -67,10 +67,10 @@ impl StepOps for Cuda {
         reserved.steps.sent()?;
         let batch = self.slots.batch();
         let adapters = batch.adapters;
-        let tails = reserved.limits.state.layers > 0 && batch.several_rows();
+        let several_rows = batch.several_rows();
         let gathers = batch.logits.len() < batch.rows;
         let key = padded.filter(|_| repeats);
-        let key = key.map(|rows| graphs::Key { rows, adapters, tails, gathers });
+        let key = key.map(|rows| graphs::Key { rows, adapters, several_rows, gathers });
         reserved.graphs.begin(key)
     }
 

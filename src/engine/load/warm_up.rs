@@ -19,7 +19,7 @@ use crate::scheduler::DraftLengths;
 /// made at the second.
 const RECORDED_ROWS: usize = 16;
 const RECORDED_STEPS: usize = 2;
-/// Sequences whose steps with drafts are run as well, as far as they have more rows than those.
+/// Sequences whose steps with drafts are run as well: devices may record them by themselves.
 const DRAFTING_SEQUENCES: [usize; 6] = [1, 2, 4, 8, 16, 32];
 /// Sequences of which each has one token, up to so many rows; above, prompts.
 const SEQUENCES: usize = 256;
@@ -104,21 +104,20 @@ impl Rehearsal<'_> {
         Ok(())
     }
 
-    /// Steps of so many sequences with drafts; None: there are none of that size, no room for them,
-    /// or decode steps of as many rows were run.
+    /// Steps of so many sequences with drafts; None: there are none of that size, or no room for
+    /// them.
     fn drafting(&self, sequences: usize) -> Option<[StepPlan; RECORDED_STEPS]> {
         let DeviceLimits { slots, logits_rows, step_tokens, page_size, .. } = *self.limits;
         let drafts = self.drafts?.of(sequences);
         let each = 1 + drafts;
         let rows = sequences * each;
-        let was_run = rows.next_power_of_two() <= RECORDED_ROWS.min(slots);
         let longest = RECORDED_STEPS * each;
         let pages = longest.div_ceil(page_size);
         let fits = sequences <= slots
             && rows <= logits_rows.min(step_tokens)
             && sequences * pages < self.limits.pages
             && longest <= self.limits.max_model_len;
-        if drafts == 0 || was_run || !fits {
+        if drafts == 0 || !fits {
             return None;
         }
 

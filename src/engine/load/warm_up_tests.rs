@@ -59,7 +59,7 @@ fn every_plan_is_a_step() {
     decoder.sample(&mut dev, &TokenMasks::default()).unwrap();
 }
 
-/// Steps with drafts are run where decode steps of as many rows were not, and there is room.
+/// Steps with drafts are run where there is room.
 #[test]
 fn drafts_of_every_size_are_a_step() {
     let (spec, limits) = fixture();
@@ -79,8 +79,8 @@ fn drafts_of_every_size_are_a_step() {
 
     assert_eq!(rows(1, 4), [4], "more rows than slots");
     assert_eq!(rows(1, 3), [0; 0], "more rows than have logits");
-    assert_eq!(rows(7, 28), [8, 16], "a decode step of four rows was run");
-    assert_eq!(rows(40, 80), [24], "16 sequences have no drafts");
+    assert_eq!(rows(7, 28), [4, 8, 16], "eight sequences are more than slots");
+    assert_eq!(rows(40, 80), [4, 8, 16, 24], "16 sequences have no drafts");
     let short = DeviceLimits { max_model_len: 7, slots: 1, ..limits };
     let rehearsal = Rehearsal { limits: &short, vocab: 1, generates: true, drafts: Some(&lengths) };
     assert!(rehearsal.drafting(1).is_none(), "two steps are longer than a sequence may be");

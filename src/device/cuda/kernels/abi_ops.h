@@ -345,6 +345,17 @@ struct RingAttention {
   PagedAttention attention;
 };
 
+// Sequences have one row each, of which the kernel does what rope_store would have done, but for
+// q and k in qkv, which stay as they are. Head sizes and `rope.half` are multiples of 8.
+struct RingTurn {
+  TensorMap pool;
+  PagedAttention attention;
+  RopeStore rope;
+};
+
+// Packed rows of a tile for which half of a tensor core's columns suffice.
+constexpr u32 RING_NARROW_ROWS = 8;
+
 // ---- Experts (experts.cu) ----
 
 constexpr u32 MAX_EXPERTS = 1024;

@@ -29,19 +29,36 @@ __device__ __forceinline__ float4 far(const float4* p) {
   return x;
 }
 
+// One more has arrived: how many had before. What this thread saw written before, those that come
+// later see.
+__device__ __forceinline__ u32 arrive(u32* arrivals) {
+#if ARCH >= 90
+  // Two fences would be of all of memory's order, for which a block waits twice as long.
+  u32 before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
+               : "=r"(before)
+               : "l"(arrivals)
+               : "memory");
+  return before;
+#else
+  __threadfence();
+  const u32 before = atomicAdd(arrivals, 1);
+  __threadfence();
+  return before;
+#endif
+}
+
 // True for the block that finishes the last part of its rows: it sees what the others wrote. One
-// thread's fences count for all that met before and after it.
+// thread's arrival counts for all that met before and after it.
 template <class Block>
 __device__ __forceinline__ bool last_to_arrive(const PagedAttention& c, const WorkItem* item) {
   __shared__ bool last;
   if (item->part == NO_PART) return false;
   Block::meet();
   if (threadIdx.x == 0) {
-    __threadfence();
     u32* arrivals = c.arrivals + item->part * c.kv_heads + blockIdx.y;
-    last = atomicAdd(arrivals, 1) + 1 == item->pieces;
+    last = arrive(arrivals) + 1 == item->pieces;
     if (last) *arrivals = 0;
-    __threadfence();
   }
   Block::meet();
   return last;

@@ -14,8 +14,13 @@
 // with a tile in flight each take 15 % longer at 64 x 2048 keys of Llama 8B (140 and 123 us, the
 // floor 121) and 18 % at 64 x 540 (43 and 36 us, 32): addresses of 16 bytes each take the warps'
 // time, and a tile's copy waits for the tile before.
+//
+// ring_turn_* also do what rope_store does, for steps of single tokens of up to eight q heads a KV
+// head: 4 us a layer less at 1 x 512 of Llama 8B, 2 to 3 of many streams. Tried and taken back
+// (ci/runs/2026-11-30-h200-turn.md): parts of a sequence joined by clusters of eight blocks, of
+// which not as many fit the card; the first item rehearsed before the wait; the leave given later.
 #include "bulk.cuh"
-#include "attention_ring_tiles.cuh"
+#include "attention_ring_rope.cuh"
 
 #if ACT != 0 && ARCH == 90
 #define RING_WARPS (SPLIT_THREADS / 32)
@@ -63,9 +68,8 @@ struct Boxes {
 // the lanes, those of the next 32 come meanwhile. `waits`: the kernel has not yet waited; what
 // earlier steps wrote comes before.
 template <int D>
-__device__ __forceinline__ void copy_item(const RingAttention& call, const WorkItem* item,
-                                          Ring<D>& ring, bool& waits) {
-  const PagedAttention& c = call.attention;
+__device__ __forceinline__ void copy_item(const TensorMap& pool, const PagedAttention& c,
+                                          const WorkItem* item, Ring<D>& ring, bool& waits) {
   constexpr u32 PANELS = D / 64, BOXES = KEYS / RING_BOX_KEYS;
   const u32 lane = threadIdx.x % 32, mine = lane / PANELS % BOXES, panel = lane % PANELS;
   const u32* table = row_of(c.slots, item->slot) + c.slots.pages;
@@ -97,22 +101,21 @@ __device__ __forceinline__ void copy_item(const RingAttention& call, const WorkI
       __syncwarp();
       const u32 to = ring.bytes() + panel * PanelTile<D>::PANEL + mine * RING_BOX_KEYS * 128;
       if (lane < n * PANELS)
-        copy_box(to, &call.pool, panel * 64, row + value * slab, ring.filled());
+        copy_box(to, &pool, panel * 64, row + value * slab, ring.filled());
       ring.next();
     }
   }
 }
 
 template <int D>
-__device__ __forceinline__ void copy_items(const RingAttention& call, Ring<D> ring) {
-  const PagedAttention& c = call.attention;
-  bool waits = true;
+__device__ __forceinline__ void copy_items(const TensorMap& pool, const PagedAttention& c,
+                                           Ring<D> ring, bool waits) {
   for (u32 i = blockIdx.x, next = 0;; i = next) {
     const WorkItem* item = c.items + i;
     const u32 word = item->count;
     next = word / NEXT_ITEM;
     if (word % NEXT_ITEM == 0) return;
-    copy_item<D>(call, item, ring, waits);
+    copy_item<D>(pool, c, item, ring, waits);
     if (next == 0) return;
   }
 }
@@ -163,52 +166,61 @@ __device__ void merge_rows(const PagedAttention& c, const WorkItem* item, u32 co
   }
 }
 
-template <int D, class Rows, u32 BEGIN = 0>
+template <int D, class Rows>
 __device__ __forceinline__ void merge(const PagedAttention& c, const WorkItem* item, u32 count,
                                       const Rows& t, Merged<D>& m) {
-  if constexpr (BEGIN < Rows::ROWS) {
-    if (BEGIN >= count) return;
-    if (BEGIN > 0) Multipliers::meet();
-    t.template leave<BEGIN>(m);
+#pragma unroll 1
+  for (u32 begin = 0; begin < count; begin += RING_MERGED_ROWS) {
+    if (begin > 0) Multipliers::meet();
+    t.leave(m, begin);
     Multipliers::meet();
-    merge_rows<D>(c, item, count, BEGIN, m);
-    merge<D, Rows, BEGIN + RING_MERGED_ROWS>(c, item, count, t, m);
+    merge_rows<D>(c, item, count, begin, m);
   }
 }
 
 template <int D, class Rows>
 __device__ __forceinline__ void attend_item(const PagedAttention& c, const WorkItem* item,
-                                            u32 count, Ring<D>& ring, Merged<D>& merged) {
-  const KeyRange range(c, item);
+                                            u32 count, const KeyRange& range,
+                                            const Newest<D>& newest, Rows& t, Ring<D>& ring) {
   const Boxes boxes(range);
-  Rows t;
-  t.begin(c, item, count);
-  auto release = [&]() {
+  // `stored`: stores come before the copy that fills the slot again.
+  auto release = [&](bool stored) {
+    if (stored) asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncwarp();
     if (t.lane == 0) barrier_arrive(ring.freed());
     ring.next();
   };
   for (u32 first = boxes.from; first < boxes.to; first += KEYS) {
     barrier_wait(ring.filled(), ring.phase);
+    const bool puts = newest.put(ring.bytes(), first, newest.k);
     t.scores(c, ring.bytes(), first, boxes.to, range.masked(c, first));
-    release();
+    release(puts);
     t.weigh();
     barrier_wait(ring.filled(), ring.phase);
     const bool cut = first + KEYS > boxes.to;
     if (cut) clear_values<D>(ring.bytes(), threadIdx.x / 32, t.lane, boxes.to - first);
+    newest.put(ring.bytes(), first, newest.v);
     t.add_values(ring.bytes());
-    // Stores before the copy that fills the slot again.
-    if (cut) asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    release();
+    release(cut || puts);
   }
   t.sum_rows();
+}
+
+template <int D, class Rows>
+__device__ __forceinline__ void attend_apart(const PagedAttention& c, const WorkItem* item,
+                                             u32 count, const KeyRange& range, Ring<D>& ring,
+                                             Merged<D>& merged) {
+  Rows t;
+  t.begin(c, item, count);
+  attend_item<D>(c, item, count, range, Newest<D>{NO_KEY, nullptr, nullptr}, t, ring);
   merge<D>(c, item, count, t, merged);
 }
 
 // Above its wait the kernel reads what the step's first kernel wrote, and keys of earlier steps.
 template <int D>
-__device__ __forceinline__ void attend_items(const PagedAttention& c, Ring<D> ring,
+__device__ __forceinline__ void attend_items(const RingAttention& call, Ring<D> ring,
                                              Merged<D>& merged) {
+  const PagedAttention& c = call.attention;
   bool first = true;
   for (u32 i = blockIdx.x, next = 0;; i = next, first = false) {
     const WorkItem* item = c.items + i;
@@ -220,38 +232,104 @@ __device__ __forceinline__ void attend_items(const PagedAttention& c, Ring<D> ri
       return;
     }
     if (first) await();
-    if (count <= NarrowTile<D>::ROWS) attend_item<D, NarrowTile<D>>(c, item, count, ring, merged);
-    else attend_item<D, WideTile<D>>(c, item, count, ring, merged);
+    const KeyRange range(c, item);
+    if (count <= NarrowTile<D>::ROWS)
+      attend_apart<D, NarrowTile<D>>(c, item, count, range, ring, merged);
+    else attend_apart<D, WideTile<D>>(c, item, count, range, ring, merged);
     if (last_to_arrive<Multipliers>(c, item)) join<D>(c, item, count, c.value_scale);
     if (next == 0) return;
     Multipliers::meet();
   }
 }
 
+// The same of single tokens that are rotated here. All that does not depend on the kernel in front
+// is read before the wait, and stays in registers: behind it memory is busy with the weights that
+// the kernel behind has come for.
+template <int D>
+__device__ __forceinline__ void turn_items(const RingTurn& call, Ring<D> ring, Merged<D>& merged,
+                                           Turned<D>& turned) {
+  const PagedAttention& c = call.attention;
+  bool first = true;
+  for (u32 i = blockIdx.x, next = 0;; i = next, first = false) {
+    const WorkItem held = c.items[i];
+    const WorkItem* item = &held;
+    const u32 count = held.count % NEXT_ITEM;
+    next = held.count / NEXT_ITEM;
+    if (count == 0) {
+      if (first && blockIdx.x == 0) await();
+      return;
+    }
+    const KeyRange range(c, item);
+    const SeenKeys seen(c, held.first_row);
+    const TurnOf turn = begin_turn<D>(call.rope, item, range.fresh, turned);
+    Multipliers::meet();
+    if (first) await();
+    take_token<D>(call.rope, item, count, turn, turned);
+    Multipliers::meet();
+
+    NarrowTile<D> t;
+    t.begin_turned(turned.q, Turned<D>::PITCH, count, seen);
+    attend_item<D>(c, item, count, range, Newest<D>{turn.newest, turned.k, turned.v}, t, ring);
+    merge<D>(c, item, count, t, merged);
+    if (last_to_arrive<Multipliers>(c, item)) join<D>(c, item, count, c.value_scale);
+    store_token<D>(call.rope, turn, turned);
+    if (next == 0) return;
+    Multipliers::meet();
+  }
+}
+
+// What a block has in shared memory: the ring, aligned, then what its warps merge, then a rotated
+// token, where there is one.
+template <int D>
+struct Shared {
+  u32 skip;
+  Ring<D> ring;
+
+  __device__ Shared(u64* barriers) {
+    constexpr u32 SLOTS = Ring<D>::SLOTS;
+    const u32 shared = shared_address(dynamic_shared), full = shared_address(barriers);
+    skip = (RING_ALIGNMENT - shared % RING_ALIGNMENT) % RING_ALIGNMENT;
+    ring = {shared + skip, full, full + SLOTS * 8, 0, 0};
+    start_ring(ring.full, ring.empty, SLOTS, RING_WARPS);
+  }
+  __device__ Merged<D>& merged() const {
+    u8* behind = dynamic_shared + skip + Ring<D>::SLOTS * Ring<D>::SLOT_BYTES;
+    return *reinterpret_cast<Merged<D>*>(behind);
+  }
+  __device__ Turned<D>& turned() const { return *reinterpret_cast<Turned<D>*>(&merged() + 1); }
+};
+
 template <int D>
 __device__ __forceinline__ void attend_by_ring(const RingAttention& call) {
-  constexpr u32 SLOTS = Ring<D>::SLOTS;
-  __shared__ __align__(8) u64 barriers[2 * SLOTS];
+  __shared__ __align__(8) u64 barriers[2 * Ring<D>::SLOTS];
   give_leave();
-  const u32 shared = shared_address(dynamic_shared), full = shared_address(barriers);
-  const u32 skip = (RING_ALIGNMENT - shared % RING_ALIGNMENT) % RING_ALIGNMENT;
-  const Ring<D> ring = {shared + skip, full, full + SLOTS * 8, 0, 0};
-  start_ring(ring.full, ring.empty, SLOTS, RING_WARPS);
-  u8* behind = dynamic_shared + skip + SLOTS * Ring<D>::SLOT_BYTES;
-  if (threadIdx.x >= SPLIT_THREADS) copy_items<D>(call, ring);
-  else attend_items<D>(call.attention, ring, *reinterpret_cast<Merged<D>*>(behind));
+  const Shared<D> shared(barriers);
+  if (threadIdx.x >= SPLIT_THREADS) copy_items<D>(call.pool, call.attention, shared.ring, true);
+  else attend_items<D>(call, shared.ring, shared.merged());
 }
-#define BODY(D) attend_by_ring<D>(call)
+
+template <int D>
+__device__ __forceinline__ void turn_by_ring(const RingTurn& call) {
+  __shared__ __align__(8) u64 barriers[2 * Ring<D>::SLOTS];
+  give_leave();
+  const Shared<D> shared(barriers);
+  if (threadIdx.x >= SPLIT_THREADS) copy_items<D>(call.pool, call.attention, shared.ring, false);
+  else turn_items<D>(call, shared.ring, shared.merged(), shared.turned());
+}
+#define BODY(ATTEND) ATTEND(call)
 #else
-#define BODY(D) (void)call
+#define BODY(ATTEND) (void)call
 #endif
 
-#define RING_ENTRY(D, BLOCKS)                             \
-  __global__ void __launch_bounds__(RING_THREADS, BLOCKS) \
-      ring_##D(const __grid_constant__ RingAttention call) { \
-    BODY(D);                                              \
+#define RING_ENTRY(NAME, D, BLOCKS, PARAMETERS, ATTEND)     \
+  __global__ void __launch_bounds__(RING_THREADS, BLOCKS)   \
+      NAME##_##D(const __grid_constant__ PARAMETERS call) { \
+    BODY(ATTEND);                                           \
   }
+#define RING_ENTRIES(D, BLOCKS)                                 \
+  RING_ENTRY(ring, D, BLOCKS, RingAttention, attend_by_ring<D>) \
+  RING_ENTRY(ring_turn, D, BLOCKS, RingTurn, turn_by_ring<D>)
 
-RING_ENTRY(64, 2)
-RING_ENTRY(128, 2)
-RING_ENTRY(256, 1)
+RING_ENTRIES(64, 2)
+RING_ENTRIES(128, 2)
+RING_ENTRIES(256, 1)

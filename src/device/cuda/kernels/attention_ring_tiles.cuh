@@ -79,7 +79,7 @@ template <int D>
 struct NarrowTile {
   typedef PanelTile<D> Panels;
   static constexpr int STEPS = D / 16;
-  static constexpr u32 ROWS = 8;
+  static constexpr u32 ROWS = RING_NARROW_ROWS;
 
   u32 lane, warp;
   u32 q[STEPS][2];
@@ -95,14 +95,8 @@ struct NarrowTile {
     const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
     // Rows beyond the last are the first one again: nobody reads what becomes of them.
     const u32 r = lane / 4, packed = item->begin + (r < count ? r : 0);
-    const act* from = c.qkv + (u64)(item->first_row + packed / group) * c.row_width +
-                      (u64)(kv * group + packed % group) * D;
-#pragma unroll
-    for (int k = 0; k < STEPS; k++) {
-#pragma unroll
-      for (int high = 0; high < 2; high++)
-        q[k][high] = *reinterpret_cast<const u32*>(from + Panels::offset(lane, k, high));
-    }
+    load_q(c.qkv + (u64)(item->first_row + packed / group) * c.row_width +
+           (u64)(kv * group + packed % group) * D);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
       const u32 column = lane % 4 * 2 + i;
@@ -110,9 +104,33 @@ struct NarrowTile {
       const SeenKeys keys(c, item->first_row + token);
       sees[i] = keys.from;
       seen_to[i] = keys.to;
-      row_max[i] = LOWEST;
-      row_sum[i] = 0.f;
     }
+    clear();
+  }
+
+  // Of rows of one token, `pitch` elements apart, all of which see these keys.
+  __device__ void begin_turned(const act* rows, u32 pitch, u32 count, const SeenKeys& keys) {
+    lane = threadIdx.x % 32;
+    warp = threadIdx.x / 32;
+    const u32 r = lane / 4;
+    load_q(rows + (r < count ? r : 0) * pitch);
+    sees[0] = sees[1] = keys.from;
+    seen_to[0] = seen_to[1] = keys.to;
+    clear();
+  }
+
+  __device__ void load_q(const act* from) {
+#pragma unroll
+    for (int k = 0; k < STEPS; k++) {
+#pragma unroll
+      for (int high = 0; high < 2; high++)
+        q[k][high] = *reinterpret_cast<const u32*>(from + Panels::offset(lane, k, high));
+    }
+  }
+
+  __device__ void clear() {
+    row_max[0] = row_max[1] = LOWEST;
+    row_sum[0] = row_sum[1] = 0.f;
 #pragma unroll
     for (int t = 0; t < STEPS; t++) o[t][0] = o[t][1] = o[t][2] = o[t][3] = 0.f;
   }
@@ -188,10 +206,9 @@ struct NarrowTile {
     }
   }
 
-  // Rows from BEGIN on, to be merged.
-  template <u32 BEGIN>
-  __device__ void leave(Merged<D>& m) const {
-    if (lane % 4 * 2 / RING_MERGED_ROWS != BEGIN / RING_MERGED_ROWS) return;
+  // Rows from `begin` on, to be merged.
+  __device__ void leave(Merged<D>& m, u32 begin) const {
+    if (lane % 4 * 2 / RING_MERGED_ROWS != begin / RING_MERGED_ROWS) return;
 #pragma unroll
     for (int j = 0; j < 2; j++) {
       const u32 r = warp * RING_MERGED_ROWS + lane % 4 * 2 % RING_MERGED_ROWS + j;
@@ -224,19 +241,19 @@ struct WideTile : Tile<PanelTile<D>, D, 1, SPLIT_THREADS / 32> {
   __device__ void weigh() { this->online_softmax(s); }
   __device__ void add_values(u32 values) { this->gather_values(values, s); }
 
-  template <u32 BEGIN>
-  __device__ void leave(Merged<D>& m) const {
-    constexpr int HALF = BEGIN / 8;
+  __device__ void leave(Merged<D>& m, u32 begin) const {
     const u32 row = this->lane / 4;
-    if (row / RING_MERGED_ROWS != BEGIN % 8 / RING_MERGED_ROWS) return;
+    const bool high = begin >= 8;
+    if (row / RING_MERGED_ROWS != begin % 8 / RING_MERGED_ROWS) return;
     const u32 r = this->wn * RING_MERGED_ROWS + row % RING_MERGED_ROWS;
 #pragma unroll
     for (int t = 0; t < D / 8; t++)
       *reinterpret_cast<float2*>(&m.sums[r][t * 8 + this->lane % 4 * 2]) =
-          make_float2(this->o[t][2 * HALF], this->o[t][2 * HALF + 1]);
+          high ? make_float2(this->o[t][2], this->o[t][3])
+               : make_float2(this->o[t][0], this->o[t][1]);
     if (this->lane % 4 == 0) {
-      m.maxima[r] = this->row_max[HALF];
-      m.weights[r] = this->row_sum[HALF];
+      m.maxima[r] = high ? this->row_max[1] : this->row_max[0];
+      m.weights[r] = high ? this->row_sum[1] : this->row_sum[0];
     }
   }
 };

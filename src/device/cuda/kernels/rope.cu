@@ -2,12 +2,13 @@
 // of q, k and v): at one row a block has its own heads in flight instead of walking all of them.
 // Sines and cosines are taken once per block (rotary_dim / 2 of them, at most 256: 2 KiB of shared
 // memory) and reused by its heads; the inverse frequencies ride in the launch's parameters, so a
-// graph holds them too. Angles are f32 with the exact range reduction: positions reach 131072.
+// graph holds them too (rope.cuh).
 // Vectors of eight where the head allows it. Bytes per row: q and k read and written, v read, k and
 // v written to the pool, by rope_store_fp8 as bytes: rotated in f32, divided by their scale,
 // rounded once; rotate leaves pages out. q may grow with its own position. Tokens of prompts with
 // images have three places, and each pair turns by one of them. Limits: rotary_dim <= 512, even.
 #include "fp8.cuh"
+#include "rope.cuh"
 
 // Elements of a page, from some place on; `scale` is what bytes are divided by.
 struct Elements {
@@ -64,15 +65,11 @@ __device__ void rotate_and_store(const RopeStore& a, act* row, u32 first, u32 la
     float low[8], high[8];
     get<N>(x, low);
     get<N>(x + half, high);
+    turn<N>(low, high, cosine + i, sine + i);
 #pragma unroll
     for (int j = 0; j < N; j++) {
-      const float c = cosine[i + j], s = sine[i + j], old = low[j];
-      low[j] = old * c - high[j] * s;
-      high[j] = high[j] * c + old * s;
-      if (head < heads) {
-        low[j] *= growth;
-        high[j] *= growth;
-      }
+      low[j] *= head < heads ? growth : 1.f;
+      high[j] *= head < heads ? growth : 1.f;
     }
     put<N>(x, low);
     put<N>(x + half, high);
@@ -116,16 +113,9 @@ __device__ __forceinline__ void rope_store_row(const RopeStore& a, const Page pa
   const u32 at = a.position[blockIdx.x], slot = a.slot_of[blockIdx.x];
   if (slot == NO_SLOT) return;
   const u32 first = blockIdx.y * ROPE_HEADS, last = min(first + ROPE_HEADS, all);
-  for (u32 i = threadIdx.x; i < half; i += blockDim.x) {
-    float s, c;
-    const u32 axis = a.axes[i / 16] >> i % 16 * 2 & 3;
-    const u32 turns = a.places ? a.places[3 * blockIdx.x + axis] : at;
-    sincosf((float)turns * a.inverse_frequency[i], &s, &c);
-    sine[i] = s * a.magnitude;
-    cosine[i] = c * a.magnitude;
-  }
-  const u32 steps = a.growth != 0.f ? (at + a.growth_ahead) / a.growth_length : 0;
-  const float growth = a.growth != 0.f ? 1.f + a.growth * logf(1.f + (float)steps) : 1.f;
+  for (u32 i = threadIdx.x; i < half; i += blockDim.x)
+    angle_of(a, blockIdx.x, at, i, sine + i, cosine + i);
+  const float growth = growth_at(a, at);
   __syncthreads();
   act* row = a.qkv + (u64)blockIdx.x * all * dim;
   u32 number = 0;
