@@ -144,6 +144,8 @@ pub trait AttentionOps: DeviceTypes {
     /// takes its share of the weights and has no value; scale and cap do not touch it. Where images
     /// of a sequence are seen both ways, their tokens see all of their image too, in the
     /// layers and whatever the window as `BothWays` says: the step feeds such an image to its end.
+    /// A device may make a `rope_store` right in front of it as part of it: what `qkv` holds
+    /// afterwards is not said.
     fn attend(
         &mut self,
         layer: usize,

@@ -178,9 +178,10 @@ __device__ __forceinline__ void merge(const PagedAttention& c, const WorkItem* i
   }
 }
 
+// The rows of `t` against the keys of an item. The newest one, where the item has it, comes from
+// shared memory.
 template <int D, class Rows>
-__device__ __forceinline__ void attend_item(const PagedAttention& c, const WorkItem* item,
-                                            u32 count, const KeyRange& range,
+__device__ __forceinline__ void attend_keys(const PagedAttention& c, const KeyRange& range,
                                             const Newest<D>& newest, Rows& t, Ring<D>& ring) {
   const Boxes boxes(range);
   // `stored`: stores come before the copy that fills the slot again.
@@ -206,13 +207,14 @@ __device__ __forceinline__ void attend_item(const PagedAttention& c, const WorkI
   t.sum_rows();
 }
 
+// An item whose q, K and V lie where rope_store left them.
 template <int D, class Rows>
 __device__ __forceinline__ void attend_apart(const PagedAttention& c, const WorkItem* item,
                                              u32 count, const KeyRange& range, Ring<D>& ring,
                                              Merged<D>& merged) {
   Rows t;
   t.begin(c, item, count);
-  attend_item<D>(c, item, count, range, Newest<D>{NO_KEY, nullptr, nullptr}, t, ring);
+  attend_keys<D>(c, range, Newest<D>{NO_KEY, nullptr, nullptr}, t, ring);
   merge<D>(c, item, count, t, merged);
 }
 
@@ -269,7 +271,7 @@ __device__ __forceinline__ void turn_items(const RingTurn& call, Ring<D> ring, M
 
     NarrowTile<D> t;
     t.begin_turned(turned.q, Turned<D>::PITCH, count, seen);
-    attend_item<D>(c, item, count, range, Newest<D>{turn.newest, turned.k, turned.v}, t, ring);
+    attend_keys<D>(c, range, Newest<D>{turn.newest, turned.k, turned.v}, t, ring);
     merge<D>(c, item, count, t, merged);
     if (last_to_arrive<Multipliers>(c, item)) join<D>(c, item, count, c.value_scale);
     store_token<D>(call.rope, turn, turned);
