@@ -382,9 +382,9 @@ struct Drafted<D> {
 }
 
 /// Steps with drafts, with the token that a model that drafts has missed, and without are replayed
-/// as decode steps of as many rows, those without by themselves, and give the tokens of steps of one token that are launched
-/// call by call, behind layers that keep a state too. 4 heads of 4 tokens are one tile of packed
-/// rows, of 6 two, 20 heads of 4 five.
+/// as steps of as many rows, those without by themselves, and give the tokens of steps of one token
+/// that are launched call by call, behind layers that keep a state too. 4 heads of 4 tokens are one
+/// tile of packed rows, of 6 two, 20 heads of 4 five.
 #[test]
 fn steps_with_drafts_are_replayed() {
     const OUTPUTS: usize = 60;

@@ -38,7 +38,7 @@ fn cases() -> Vec<Case> {
 fn rotation_within_attention() {
     each_type(|dtype| {
         for case in cases() {
-            // Few sequences, and more than a card has clusters for.
+            // One sequence, some, and more than fit beside each other.
             for slots in [1, 3, 40] {
                 if grader::small_shapes() && slots > 3 {
                     continue;
@@ -51,8 +51,8 @@ fn rotation_within_attention() {
 
 fn rotation(dtype: DType, case: &Case, slots: usize) {
     let Case { heads: [heads, kv_heads, dim], rotary, window, page_size, growth } = *case;
-    // Of the first step, short of a page's end, which the next ones go over. One becomes longer than
-    // what a cluster takes; once is enough for the CPU.
+    // Of the first step, short of a page's end, which the next ones go over. A long one is cut
+    // among many blocks; once is enough for the CPU.
     let longest = if heads == 3 { 3070 } else { 300 };
     let length = |n| if n == 2 { longest } else { n * 37 % 90 + page_size - 2 };
     let lengths: Vec<usize> = (0..slots).map(length).collect();

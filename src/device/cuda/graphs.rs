@@ -6,11 +6,11 @@
 //! A decode step's launches depend on nothing but the model, the number of token rows, whether some
 //! row has an adapter, whether some sequence has several rows, and whether some row has no logits:
 //! everything else the kernels read from device memory. Whose the rows are does not matter
-//! otherwise: a step that verifies drafts is recorded too (`Batch::decode`). So rows are padded to a
-//! bucket, and per [`Key`] the launches are recorded the second time the key comes (the first time
-//! chose GEMM algorithms and grew buffers, which no recording survives) and replayed from then on.
-//! The step that is recorded also runs, launch by launch: another model that allocates at
-//! this moment can spoil a recording, and then only the recording is lost. All that costs some
+//! otherwise: a step that verifies drafts is recorded too (`Batch::decode`). So rows are padded to
+//! a bucket, and per [`Key`] the launches are recorded the second time the key comes (the first
+//! time chose GEMM algorithms and grew buffers, which no recording survives) and replayed from then
+//! on. The step that is recorded also runs, launch by launch: another model that allocates at this
+//! moment can spoil a recording, and then only the recording is lost. All that costs some
 //! milliseconds once per key, after the model is ready. Steps with chunks of prompts are launched
 //! one by one: they are long enough to hide it.
 //!

@@ -48,8 +48,8 @@ impl<'a> Ring<'a> {
         Ok(apart.min(turn))
     }
 
-    /// A step's single tokens, by `[blocks of a KV head, KV heads]`. `rope`: q and k are still to be
-    /// rotated, and k and v to be stored.
+    /// A step's single tokens, by `[blocks of a KV head, KV heads]`. `rope`: q and k are still to
+    /// be rotated, and k and v to be stored.
     pub fn launch(
         &self,
         context: &Context,
@@ -87,8 +87,8 @@ fn shared_bytes(dim: usize) -> usize {
     abi::RING_ALIGNMENT as usize + slots(dim) * slot_bytes + merge_bytes
 }
 
-/// The same with what of a token is rotated (kernels/attention_ring_rope.cuh): q's heads, padded, K,
-/// V, sines and cosines.
+/// The same with what of a token is rotated (kernels/attention_ring_rope.cuh): q's heads, padded,
+/// K, V, sines and cosines.
 fn turning_bytes(dim: usize) -> usize {
     let elements = abi::SPLIT_ROWS as usize * (dim + EIGHT) + 2 * dim;
     shared_bytes(dim) + elements * DType::BF16.bytes() + dim * size_of::<f32>()

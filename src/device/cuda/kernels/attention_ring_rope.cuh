@@ -11,7 +11,7 @@
 // Of an item's token, in shared memory: q's heads and the newest K and V, rotated.
 template <int D>
 struct Turned {
-  // Rows of q lie so that no two of a warp's fragments meet in a bank.
+  // Rows of q lie so that a warp reads its fragments without conflicts.
   static constexpr u32 PITCH = D + 8;
   act q[SPLIT_ROWS * PITCH];
   act k[D], v[D];

@@ -1,12 +1,12 @@
-// Rotate q and k, and write k and v to their pages. Blocks of 128 threads over (token row, 16 heads
-// of q, k and v): at one row a block has its own heads in flight instead of walking all of them.
-// Sines and cosines are taken once per block (rotary_dim / 2 of them, at most 256: 2 KiB of shared
-// memory) and reused by its heads; the inverse frequencies ride in the launch's parameters, so a
-// graph holds them too (rope.cuh).
-// Vectors of eight where the head allows it. Bytes per row: q and k read and written, v read, k and
-// v written to the pool, by rope_store_fp8 as bytes: rotated in f32, divided by their scale,
-// rounded once; rotate leaves pages out. q may grow with its own position. Tokens of prompts with
-// images have three places, and each pair turns by one of them. Limits: rotary_dim <= 512, even.
+// Rotate q and k, and write k and v to their pages. Blocks of 128 threads over (token row, 16
+// heads of q, k and v): at one row a block has its own heads in flight instead of walking all of
+// them. Sines and cosines are taken once per block (rotary_dim / 2 of them, at most 256: 2 KiB of
+// shared memory) and reused by its heads; the inverse frequencies ride in the launch's parameters,
+// so a graph holds them too (rope.cuh). Vectors of eight where the head allows it. Bytes per row:
+// q and k read and written, v read, k and v written to the pool, by rope_store_fp8 as bytes:
+// rotated in f32, divided by their scale, rounded once; rotate leaves pages out. q may grow with
+// its own position. Tokens of prompts with images have three places, and each pair turns by one of
+// them. Limits: rotary_dim <= 512, even.
 #include "fp8.cuh"
 #include "rope.cuh"
 
