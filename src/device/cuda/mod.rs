@@ -53,6 +53,7 @@
 mod abi;
 mod adapters;
 mod attention;
+mod attention_places;
 mod coded;
 mod coded_inputs;
 mod coded_kernels;
