@@ -53,7 +53,7 @@ fn rotation(dtype: DType, case: &Case, slots: usize) {
     let Case { heads: [heads, kv_heads, dim], rotary, window, page_size, growth } = *case;
     // Of the first step, short of a page's end, which the next ones go over. A long one is cut
     // among many blocks; once is enough for the CPU.
-    let longest = if heads == 3 { 3070 } else { 300 };
+    let longest = if heads == 3 { 1100 } else { 300 };
     let length = |n| if n == 2 { longest } else { n * 37 % 90 + page_size - 2 };
     let lengths: Vec<usize> = (0..slots).map(length).collect();
     let ones = vec![1; slots];
@@ -69,13 +69,13 @@ fn rotation(dtype: DType, case: &Case, slots: usize) {
         page_size,
         kv_heads,
         head_dim: dim,
-        max_model_len: 3100,
+        max_model_len: longest + 30,
         step_tokens: lengths.iter().sum(),
         ..Setup::default()
     };
     compare!(dtype, &setup, &name, 1.0, |b| {
         let width = (heads + 2 * kv_heads) * dim;
-        let table = b.table(31, 500, width);
+        let table = b.table(31, setup.step_tokens, width);
         let spec = AttnSpec {
             heads,
             kv_heads,
