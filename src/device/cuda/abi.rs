@@ -1044,6 +1044,9 @@ const _: () = {
 #[doc = " Pairs of a head that rope_store rotates at most, and heads of a block."]
 pub const ROPE_MAX_PAIRS: u32 = 256;
 pub const ROPE_HEADS: u32 = 16;
+#[doc = " Of rows that a block has alone: heads of which a thread has the same pairs at once, and threads at\n most."]
+pub const ROPE_UNITS: u32 = 3;
+pub const ROPE_ROW_THREADS: u32 = 512;
 #[doc = " The pool of a layer: \\[pages, 2 (K, V), kv_heads, page_size, dim], of the activations' type, or\n bytes."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

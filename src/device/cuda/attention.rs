@@ -7,12 +7,15 @@ use super::device_ptr::DevicePtr;
 use super::paged_attention::{head_fits, AttendPages};
 use super::weights::Weight;
 use super::{Cuda, Tensor, ROW_THREADS};
-use crate::device::{AttentionOps, AttnSpec, DeviceTypes, Join, Norm, Rope};
+use crate::device::{AttentionOps, AttnSpec, DType, DeviceTypes, Join, Norm, Rope};
 use crate::error::Result;
 use crate::internal;
 
 /// Pairs that rope_store takes at most (its parameter space and shared memory).
 const MAX_ROPE_PAIRS: usize = abi::ROPE_MAX_PAIRS as usize;
+/// Of the most threads, that a multiprocessor holds: by its registers.
+const ROW_BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
+const WARP: u32 = 32;
 
 impl AttentionOps for Cuda {
     fn norm_heads(
@@ -86,11 +89,7 @@ impl AttentionOps for Cuda {
         qkv: &mut Tensor,
     ) -> Result<()> {
         let reserved = self.reserved()?;
-        let kv = reserved.limits.kv.dtype;
-        let kernel = match kv.plain() {
-            Some(_) => &self.kernels.rope_store,
-            None => &self.kernels.rope_store_fp8,
-        };
+        let plain = reserved.limits.kv.dtype.plain().is_some();
         let parameters =
             abi::RopeStore { pool: reserved.layer(layer), ..self.rotation(spec, rope, qkv)? };
         let blocks = self.rope_blocks(spec);
@@ -98,6 +97,13 @@ impl AttentionOps for Cuda {
             self.defer_rope(blocks, parameters);
             return Ok(());
         }
+        let kernels = &self.kernels;
+        if let Some(threads) = self.threads_of_whole_rows(&parameters) {
+            let kernel =
+                if plain { &kernels.rope_store_rows } else { &kernels.rope_store_rows_fp8 };
+            return kernel.launch(&self.context, [self.rows(), 1], threads, &parameters);
+        }
+        let kernel = if plain { &kernels.rope_store } else { &kernels.rope_store_fp8 };
         kernel.launch(&self.context, blocks, ROW_THREADS, &parameters)
     }
 
@@ -214,6 +220,16 @@ impl Cuda {
         [self.rows(), heads.div_ceil(abi::ROPE_HEADS as usize)]
     }
 
+    /// Threads of a block that rotates a row of this step alone; None: blocks share a row.
+    fn threads_of_whole_rows(&self, rope: &abi::RopeStore) -> Option<u32> {
+        let whole = rope.dim == 2 * rope.half && rope.half.is_multiple_of(8);
+        if self.dtype == DType::F32 || !whole {
+            return None;
+        }
+        let heads = rope.heads + 2 * rope.kv_heads;
+        row_threads(self.rows(), heads, rope.half / 8, self.context.multiprocessors)
+    }
+
     /// How q and k are rotated, and where k and v would go, but for the layer.
     fn rotation(
         &self,
@@ -267,6 +283,18 @@ impl Cuda {
     }
 }
 
+/// Threads of a block of rope_store_rows: whole warps, and as many for each eight of a head's pairs.
+/// As many as have all rows on a card at once if they can, each with few heads then. None: no number
+/// of threads is both.
+fn row_threads(rows: usize, heads: u32, eights: u32, multiprocessors: u32) -> Option<u32> {
+    let most = abi::ROPE_ROW_THREADS;
+    let step = (1..=most / WARP).map(|warps| warps * WARP).find(|n| n.is_multiple_of(eights))?;
+    let pairs = heads * eights;
+    let held = (multiprocessors * ROW_BLOCKS_PER_MULTIPROCESSOR * most) as usize;
+    let units = (rows * pairs as usize).div_ceil(held).clamp(1, abi::ROPE_UNITS as usize);
+    Some(pairs.div_ceil(units as u32).next_multiple_of(step).min(most / step * step))
+}
+
 /// Which of a token's places each pair goes by, two bits a pair.
 fn packed_axes(axes: &[u8]) -> [u32; MAX_ROPE_PAIRS / 16] {
     let mut packed = [0; MAX_ROPE_PAIRS / 16];
@@ -274,4 +302,24 @@ fn packed_axes(axes: &[u8]) -> [u32; MAX_ROPE_PAIRS / 16] {
         packed[i / 16] |= u32::from(axis.min(2)) << (i % 16 * 2);
     }
     packed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Threads divide into warps and into a head's eights of pairs, few rows have one for each of
+    /// these, and many the fewest.
+    #[test]
+    fn threads_of_rows() {
+        let of = |rows, heads, half: u32| row_threads(rows, heads, half / 8, 132);
+        // Llama 8B's heads, Gemma 2B's, Qwen 0.5B's, of 96 and of 80, more than a block's threads.
+        assert_eq!([16, 352, 353, 4096].map(|rows| of(rows, 48, 64)), [384, 384, 192, 128].map(Some));
+        assert_eq!([16, 4096].map(|rows| of(rows, 16, 128)), [256, 96].map(Some));
+        assert_eq!([16, 4096].map(|rows| of(rows, 18, 32)), [96, 32].map(Some));
+        assert_eq!([16, 4096].map(|rows| of(rows, 20, 48)), [192, 96].map(Some));
+        assert_eq!([16, 4096].map(|rows| of(rows, 96, 40)), [480, 160].map(Some));
+        assert_eq!(of(16, 80, 64), Some(512));
+        assert_eq!(of(16, 8, 31 * 8), None);
+    }
 }

@@ -198,7 +198,9 @@ kernels! {
     "activation":
         bias_act(BiasAct) gated_act(GatedAct) clamp(Clamp) xielu(Xielu) softcap(Softcap)
         bias_logits(BiasLogits);
-    "rope": rope_store(RopeStore) rope_store_fp8(RopeStore) rotate(RopeStore);
+    "rope":
+        rope_store(RopeStore) rope_store_fp8(RopeStore) rotate(RopeStore)
+        rope_store_rows(RopeStore) rope_store_rows_fp8(RopeStore);
     "attention":
         attend_rows(AttendRows) attend_rows_fp8(AttendRows) attend_rows_wide(AttendRows)
         attend_rows_fp8_wide(AttendRows) attend_all(AttendAll);

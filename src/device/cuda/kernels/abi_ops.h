@@ -195,6 +195,10 @@ struct SmallGemm {
 // Pairs of a head that rope_store rotates at most, and heads of a block.
 constexpr u32 ROPE_MAX_PAIRS = 256;
 constexpr u32 ROPE_HEADS = 16;
+// Of rows that a block has alone: heads of which a thread has the same pairs at once, and threads at
+// most.
+constexpr u32 ROPE_UNITS = 3;
+constexpr u32 ROPE_ROW_THREADS = 512;
 
 // The pool of a layer: [pages, 2 (K, V), kv_heads, page_size, dim], of the activations' type, or
 // bytes.

@@ -19,9 +19,9 @@
 
 #if ARCH == 90 && ACT != 0
 template <int D>
-struct Prompt : PromptTile<D, ROWS, D == 256 ? PROMPT_KEYS_OF_256 : PROMPT_KEYS, true> {
+struct Prompt : PromptTile<D, ROWS, D == 256 ? PROMPT_KEYS_OF_256 : PROMPT_KEYS, true, false> {
   static constexpr int KEYS = D == 256 ? PROMPT_KEYS_OF_256 : PROMPT_KEYS;
-  typedef PromptTile<D, ROWS, KEYS, true> Base;
+  typedef PromptTile<D, ROWS, KEYS, true, false> Base;
   using Base::TILE;
   typedef RawTile<D, KEYS, THREADS> Raw;
   static constexpr int Q_PIECES = D / 8;  // of 16 bytes, in a row of q
@@ -34,7 +34,7 @@ struct Prompt : PromptTile<D, ROWS, D == 256 ? PROMPT_KEYS_OF_256 : PROMPT_KEYS,
   __device__ void begin_item(const PagedAttention& c, const WorkItem& item) {
     this->lane = threadIdx.x % 32;
     this->row0 = threadIdx.x / 32 * 16;
-    this->kv = blockIdx.y;
+    this->aim(c, item, blockIdx.y);
     this->clear_weights();
     this->clear_values();
     constexpr u32 ALIGNMENT = PROMPT_ALIGNMENT;
@@ -195,7 +195,7 @@ struct Prompt : PromptTile<D, ROWS, D == 256 ? PROMPT_KEYS_OF_256 : PROMPT_KEYS,
   const WorkItem item = call.items[blockIdx.x];  \
   Prompt<D> prompt;                              \
   prompt.run(call, item);                        \
-  prompt.write(call, prompt.end(item))
+  prompt.write(call, prompt.end(call))
 #else
 // The device never launches these where they have no code.
 #define PROMPT(D) (void)call

@@ -6,8 +6,10 @@
 // each (192 and three at head size 64), and goes through tiles of 128 keys (80 at 256: registers),
 // the last one first. One more warpgroup, with few registers, feeds them: two of its warps have a
 // tensor map copy K and V, a page's piece with all its columns at a time, into stages of eights of
-// rows, one gathers Q and what its rows see. Barriers in shared memory hand stages over and back,
-// so nobody waits for the whole block, and the next item's Q and tiles come while this one ends.
+// rows, two gather Q and what its rows see, each of every other warpgroup's rows. Barriers in
+// shared memory hand stages over and back, so nobody waits for the whole block, and the next item's
+// Q and tiles come while this one ends. Items and pages are looked up while the kernel before still
+// runs.
 //
 // A warpgroup has the scores of the next tile and, behind them, the values of this one in flight;
 // the softmax of the next tile runs under the latter, and under the other warpgroups' products:
@@ -26,16 +28,20 @@
 // that copy wait for the last V, and write zeros there.
 //
 // Shared memory: Q of two items and the stages, 192 KiB at 128, 176 at 64; of one, 224 at 256.
-// Registers at 128: O 64, scores 64, weights 32 a thread. FLOPs: 4 x rows x keys x dim; at 128 the
-// tensor cores need 2048 clocks for both groups' round of 128 x 128 x 128, the exponentials 1024
-// beside them. Bytes: K and V once per 128 or 256 packed rows, from L2: 64 KiB a round.
+// Registers at 128: O 64, scores 64, weights 32 a thread, and Q 32, which each product would read
+// out of shared memory again (at 256 it finds no room: with a quarter of it 7 % slower). A number
+// that a round needs and that does not stay in a register costs 3 %. FLOPs: 4 x rows x keys x dim;
+// at 128 the tensor cores need 2048 clocks for both groups' round of 128 x 128 x 128, the
+// exponentials 1024 beside them. Bytes: K and V once per 128 or 256 packed rows, from L2: 64 KiB a
+// round.
 //
 // Measured on an H200 (1 x 8192, 32/8 heads, pages of 16): 645 TFLOP/s without copies; 521 where
 // one warp copies, 559 two, 547 three, 589 two of each block of a cluster (2048 tokens after 14336:
 // 512, 506, 537, 583). A warp starts a box in some 70 ns. Two warps with cp.async instead: 273.
-// Another stage, L2 by 128 bytes: no difference. Three warpgroups of rows, tiles of 80 keys: 560
-// (ci/runs/2026-11-30-h200-prompts.md and -prompts2.md). Long prompts draw 700 W: what saves power
-// is next.
+// Another stage, L2 by 128 bytes: no difference. Three warpgroups of rows, tiles of 80 keys: 560.
+// To pass by tiles that none of a warpgroup's rows sees: 7 % slower.
+// (ci/runs/2026-11-30-h200-prompts.md, -prompts2.md and -prompts3.md.) Long prompts draw 700 W:
+// what saves power is next.
 #include "abi_codes.h"
 #include "attention_prefill_sm90.cuh"
 #include "bulk.cuh"
@@ -64,28 +70,28 @@ struct Prompt {
   static constexpr u32 ROWS = GROUPS * MAPPED_ROWS_OF_GROUP;
   static constexpr int KEYS = D == 256 ? MAPPED_KEYS_OF_256 : MAPPED_KEYS;
   static constexpr u32 STAGES = D == 64 ? MAPPED_STAGES_OF_64 : MAPPED_STAGES;
-  typedef PromptTile<D, ROWS, KEYS, false> Rows;
+  typedef PromptTile<D, ROWS, KEYS, false, D == 128> Rows;
   static constexpr u32 Q_BYTES = ROWS * D * 2;
   static constexpr u32 PIECES = D / 8;  // of 16 bytes, in a row
   static constexpr u32 QS = D == 256 ? MAPPED_QUERIES_OF_256 : MAPPED_QUERIES;
-  static constexpr u32 COPIERS = 2, GATHERER = 3;  // warps that copy K and V, the one for Q
+  static constexpr u32 COPIERS = 2, GATHERERS = 2;  // warps that copy K and V, those for Q
   static constexpr u32 WARPS = GROUPS * WARPGROUP / 32;  // that multiply
   // Registers of a thread that feeds and of one that multiplies: all of a multiprocessor together.
   static constexpr int FEEDING = GROUPS == 2 ? 40 : 32, MULTIPLYING = GROUPS == 2 ? 232 : 160;
   static_assert(WARPGROUP * (FEEDING + GROUPS * MULTIPLYING) <= 65536, "registers");
   static_assert(WARPGROUP == MAPPED_THREADS_OF_GROUP, "threads of a block");
 
-  // An item, for those who multiply.
+  // An item, for a warpgroup that multiplies.
   struct Given {
     WorkItem item;
     u32 kv, from;
-    u32 sees[ROWS], seen_to[ROWS];
+    u32 sees[MAPPED_ROWS_OF_GROUP], seen_to[MAPPED_ROWS_OF_GROUP];
   };
-  // The barriers, one behind the other.
+  // The barriers, one behind the other. Q of an item has some for each warpgroup's rows.
   enum : u32 {
     FULL_Q,
-    EMPTY_Q = FULL_Q + QS,
-    TAIL = EMPTY_Q + QS,
+    EMPTY_Q = FULL_Q + QS * GROUPS,
+    TAIL = EMPTY_Q + QS * GROUPS,
     FULL_KEYS,
     EMPTY_KEYS = FULL_KEYS + STAGES,
     FULL_VALUES = EMPTY_KEYS + STAGES,
@@ -95,11 +101,11 @@ struct Prompt {
 
   const PromptAttention& a;
   const PagedAttention& c;
-  Given (&given)[QS];
+  Given (&given)[QS * GROUPS];
   u32 blocks, block;  // of the cluster, and which of them
   u32 barriers, q, keys, values;  // addresses in shared memory
 
-  __device__ Prompt(const PromptAttention& a, Given (&given)[QS], u64 (&all)[BARRIERS])
+  __device__ Prompt(const PromptAttention& a, Given (&given)[QS * GROUPS], u64 (&all)[BARRIERS])
       : a(a), c(a.pages), given(given), barriers(shared_address(all)) {
     blocks = cluster_blocks();
     block = cluster_block();
@@ -113,9 +119,9 @@ struct Prompt {
 
   // By one thread, before anybody waits for any of them.
   __device__ void init() const {
-    for (u32 i = 0; i < QS; i++) {
+    for (u32 i = 0; i < QS * GROUPS; i++) {
       barrier_init(barrier(FULL_Q + i), 32);
-      barrier_init(barrier(EMPTY_Q + i), WARPS);
+      barrier_init(barrier(EMPTY_Q + i), WARPS / GROUPS);
     }
     barrier_init(barrier(TAIL), COPIERS);
     const u32 warps = WARPS * blocks;
@@ -233,6 +239,7 @@ struct Prompt {
 
       u32 t = tiles_of(item, from) - 1;
       u32 eight = locate(table, kv, from + t * KEYS, to);
+      if (n_keys == 0) await();
       copy_keys(eight, t);
       for (; t > 0; t--) {
         const u32 before = locate(table, kv, from + (t - 1) * KEYS, to);
@@ -244,52 +251,65 @@ struct Prompt {
     }
   }
 
-  // ---- The warp that gathers Q ----
+  // Which barrier hands over a warpgroup's rows of item `n`, and where they are given.
+  __device__ static u32 part_of(u32 n, u32 group) { return n % QS * GROUPS + group; }
 
+  // ---- The warps that gather Q ----
+
+  // Each gathers the rows of every other warpgroup, which may begin before the others have theirs.
   __device__ void gather() const {
-    const u32 lane = threadIdx.x % 32, group = c.heads / c.kv_heads;
-    constexpr u32 OWN = ROWS / 32, AT_ONCE = 32 / PIECES;  // rows of a lane, of the warp
     u32 n = 0;
     for (Deal deal(*this); deal.more(); deal.next(), n++) {
       const WorkItem item = c.items[deal.item()];
-      const u32 kv = deal.kv(), from = first_of(item);
-      // Packed rows beyond the item's are its last one again.
-      const u32 last = item.begin + item.count - 1;
-      auto packed_of = [&](u32 r) { return min(item.begin + block * ROWS + r, last); };
-      // Where a lane's rows begin in q, in units of 16 bytes.
-      u32 places[OWN];
-#pragma unroll
-      for (u32 own = 0; own < OWN; own++) {
-        const u32 packed = packed_of(own * 32 + lane), token = item.first_row + packed / group;
-        places[own] = token * (c.row_width / 8) + (kv * group + packed % group) * PIECES;
-      }
-      const u32 at = n % QS;
-      barrier_wait(barrier(EMPTY_Q + at), n / QS % 2 ^ 1);
-      const u32 place_of_q = q + at * Q_BYTES;
-#pragma unroll
-      for (u32 own = 0; own < OWN; own++) {
-#pragma unroll 4
-        for (u32 i = 0; i < 32; i += AT_ONCE) {
-          const u32 r = i + lane / PIECES, piece = lane % PIECES;
-          const u64 place = __shfl_sync(~0u, places[own], r) + piece;
-          copy_async(place_of_q + swizzled(own * 32 + r, piece, ROWS), c.qkv + place * 8, true);
-        }
-      }
-      commit();
-      for (u32 r = lane; r < ROWS; r += 32) {
-        const SeenKeys seen(c, item.first_row + packed_of(r) / group);
-        given[at].sees[r] = seen.from;
-        given[at].seen_to[r] = min(seen.to, item.keys_to);
-      }
-      if (lane == 0) {
-        given[at].item = share_of(item);
-        given[at].kv = kv;
-        given[at].from = from;
-      }
-      wait<0>();
-      publish();
-      barrier_arrive(barrier(FULL_Q + at));
+      for (u32 group = copier() - COPIERS; group < GROUPS; group += GATHERERS)
+        gather_rows(item, deal.kv(), n, group);
     }
+  }
+
+  // Q of a warpgroup's rows of item number `n`, and what they see.
+  __device__ void gather_rows(const WorkItem& item, u32 kv, u32 n, u32 warpgroup) const {
+    const u32 lane = threadIdx.x % 32, group = c.heads / c.kv_heads;
+    constexpr u32 OWN = MAPPED_ROWS_OF_GROUP / 32, AT_ONCE = 32 / PIECES;  // rows of a lane, warp
+    const u32 row0 = warpgroup * MAPPED_ROWS_OF_GROUP;
+    // Packed rows beyond the item's are its last one again.
+    const u32 last = item.begin + item.count - 1;
+    auto packed_of = [&](u32 r) { return min(item.begin + block * ROWS + row0 + r, last); };
+    // Where a lane's rows begin in q, in units of 16 bytes.
+    u32 places[OWN];
+#pragma unroll
+    for (u32 own = 0; own < OWN; own++) {
+      const u32 packed = packed_of(own * 32 + lane), token = item.first_row + packed / group;
+      places[own] = token * (c.row_width / 8) + (kv * group + packed % group) * PIECES;
+    }
+    if (n == 0) await();
+    const u32 part = part_of(n, warpgroup);
+    barrier_wait(barrier(EMPTY_Q + part), n / QS % 2 ^ 1);
+    const u32 place_of_q = q + n % QS * Q_BYTES;
+#pragma unroll
+    for (u32 own = 0; own < OWN; own++) {
+#pragma unroll 4
+      for (u32 i = 0; i < 32; i += AT_ONCE) {
+        const u32 r = i + lane / PIECES, piece = lane % PIECES;
+        const u64 place = __shfl_sync(~0u, places[own], r) + piece;
+        const u32 to = place_of_q + swizzled(row0 + own * 32 + r, piece, ROWS);
+        copy_async(to, c.qkv + place * 8, true);
+      }
+    }
+    commit();
+    Given& it = given[part];
+    for (u32 r = lane; r < MAPPED_ROWS_OF_GROUP; r += 32) {
+      const SeenKeys seen(c, item.first_row + packed_of(r) / group);
+      it.sees[r] = seen.from;
+      it.seen_to[r] = min(seen.to, item.keys_to);
+    }
+    if (lane == 0) {
+      it.item = share_of(item);
+      it.kv = kv;
+      it.from = first_of(item);
+    }
+    wait<0>();
+    publish();
+    barrier_arrive(barrier(FULL_Q + part));
   }
 
   // ---- The warpgroups that multiply ----
@@ -307,28 +327,27 @@ struct Prompt {
     if (blocks > 1 && lane < blocks) barrier_arrive_at(empty, lane);
   }
 
-  // An item that this warp has begun, and the tile in hand: its tiles go from the last one to 0.
+  // An item that this warp has begun, and the tile in hand: its tiles go from the last one to the
+  // first.
   struct Begun {
-    WorkItem item;
-    u32 from, t;
-    u32 most_from, least_to;  // The keys that all of the warp's rows see.
+    u32 from, first;  // keys, of the item and of the tile
   };
 
   // Item `n`, and which keys its rows see, as it was given.
-  __device__ Begun take(u32 n, Rows& rows) const {
-    const Given& it = given[n % QS];
-    barrier_wait(barrier(FULL_Q + n % QS), n / QS % 2);
-    rows.kv = it.kv;
+  __device__ Begun take(u32 n, u32 group, Rows& rows) const {
+    const Given& it = given[part_of(n, group)];
+    barrier_wait(barrier(FULL_Q + part_of(n, group)), n / QS % 2);
+    rows.aim(c, it.item, it.kv);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      rows.sees[half] = it.sees[rows.row(half)];
-      rows.seen_to[half] = it.seen_to[rows.row(half)];
+      const u32 r = rows.row(half) % MAPPED_ROWS_OF_GROUP;
+      rows.sees[half] = it.sees[r];
+      rows.seen_to[half] = it.seen_to[r];
     }
     rows.clear_weights();
-    // No later row sees earlier keys, or ends before.
-    const u32 most_from = __shfl_sync(~0u, rows.sees[1], 31);
-    const u32 least_to = __shfl_sync(~0u, rows.seen_to[0], 0);
-    return {it.item, it.from, tiles_of(it.item, it.from) - 1, most_from, least_to};
+    rows.hold_q(q + n % QS * Q_BYTES);
+    const u32 last = tiles_of(it.item, it.from) - 1;
+    return {it.from, it.from + last * KEYS};
   }
 
   __device__ void multiply() const {
@@ -337,8 +356,9 @@ struct Prompt {
     Rows rows;
     rows.lane = thread % 32;
     rows.row0 = thread / 32 * 16;
-    u32 n_keys = 0, n_values = 0, n = 0;
-    Begun begun = take(n, rows);
+    Deal deal(*this);
+    u32 n_keys = 0;  // tiles whose scores are there; values are one behind
+    Begun begun = take(0, group, rows);
 
     auto stage_of = [&](u32 n, u32 full) {
       barrier_wait(barrier(full + n % STAGES), n / STAGES % 2);
@@ -348,10 +368,10 @@ struct Prompt {
       const u32 stage = stage_of(n_keys, FULL_KEYS);
       wait_turn(1 + group);
       ready();
-      rows.start_scores(q + n % QS * Q_BYTES, keys + stage * Rows::TILE);
+      rows.start_scores(q + deal.round % QS * Q_BYTES, keys + stage * Rows::TILE);
     };
     auto start_values = [&] {
-      const u32 stage = stage_of(n_values, FULL_VALUES);
+      const u32 stage = stage_of(n_keys - 1, FULL_VALUES);
       ready();
       rows.start_values(values + stage * Rows::TILE);
     };
@@ -359,44 +379,42 @@ struct Prompt {
     auto softmax = [&] {
       hold(rows.s);
       release_stage(barrier(EMPTY_KEYS + n_keys++ % STAGES));
-      if (begun.t == 0) release(barrier(EMPTY_Q + n % QS));
-      const u32 first = begun.from + begun.t * KEYS;
-      const bool mask = first < begun.most_from || first + KEYS > begun.least_to;
-      return rows.online_softmax(c, first, mask);
+      if (begun.first == begun.from) release(barrier(EMPTY_Q + part_of(deal.round, group)));
+      // No later row sees earlier keys, or ends before. What the whole warp sees would not stay in
+      // registers.
+      const bool some = begun.first < rows.sees[1] || begun.first + KEYS > rows.seen_to[0];
+      return rows.online_softmax(c, begun.first, __any_sync(~0u, some));
     };
-    auto release_values = [&] { release_stage(barrier(EMPTY_VALUES + n_values++ % STAGES)); };
+    auto release_values = [&](u32 n) { release_stage(barrier(EMPTY_VALUES + n % STAGES)); };
 
     // The first warpgroup begins. All have as many turns.
     if (group == GROUPS - 1) next_turn();
-    Deal deal(*this);
     rows.clear_values();
     start_scores();
     next_turn();
     finish<0>();
     float2 shrink = softmax();
     typename Rows::Ended ended;
-    bool adds = false, ends = false;  // the round before
+    bool ends = false;  // the round before
     for (;;) {
       // The wait for values stands at the top of a round, where no compiler moves it above the
       // softmax that is to hide it.
       rows.finish_values();
-      if (adds) release_values();
+      if (n_keys > 1) release_values(n_keys - 2);
       if (ends) {
         rows.write(c, ended);
         rows.clear_values();
       }
       rows.prepare_values(shrink);
-      adds = true;
-      ends = begun.t == 0;
+      ends = begun.first == begun.from;
       // Behind the last tile of an item come the scores of the next item's first.
       if (ends) {
         deal.next();
-        n++;
-        ended = rows.end(begun.item);
+        ended = rows.end(c);
         if (!deal.more()) break;
-        begun = take(n, rows);
+        begun = take(deal.round, group, rows);
       } else {
-        begun.t--;
+        begun.first -= KEYS;
       }
       start_scores();
       start_values();
@@ -406,21 +424,21 @@ struct Prompt {
     }
     start_values();
     rows.finish_values();
-    release_values();
+    release_values(n_keys - 1);
     rows.write(c, ended);
   }
 
   __device__ void run() const {
     if (threadIdx.x == 0) init();
-    begin();
     __syncthreads();
     if (blocks > 1) meet_cluster();
     if (threadIdx.x < WARPGROUP) {
       give_registers<FEEDING>();
       if (copier() < COPIERS) copy_tiles();
-      if (copier() == GATHERER) gather();
+      else gather();
     } else {
       take_registers<MULTIPLYING>();
+      begin();
       multiply();
     }
     // Nobody leaves to whom others still copy.
@@ -429,10 +447,10 @@ struct Prompt {
   }
 };
 
-#define PROMPT(D)                                   \
-  __shared__ Prompt<D>::Given given[Prompt<D>::QS]; \
-  __shared__ u64 barriers[Prompt<D>::BARRIERS];     \
-  const Prompt<D> prompt(call, given, barriers);    \
+#define PROMPT(D)                                                       \
+  __shared__ Prompt<D>::Given given[Prompt<D>::QS * Prompt<D>::GROUPS]; \
+  __shared__ u64 barriers[Prompt<D>::BARRIERS];                         \
+  const Prompt<D> prompt(call, given, barriers);                        \
   prompt.run()
 #else
 // The device never launches these where they have no code.

@@ -25,20 +25,22 @@ __device__ __forceinline__ void turn_quad(u32 (&x)[4]) {
   }
 }
 
-// OWN_SCALE: rows of q were brought to a size of their own, scores have a scale by row.
-template <int D, int ROWS, int KEYS, bool OWN_SCALE>
+// OWN_SCALE: rows of q were brought to a size of their own, scores have a scale by row. HOLDS_Q:
+// each thread keeps its part of Q in registers, else each product reads it out of shared memory.
+template <int D, int ROWS, int KEYS, bool OWN_SCALE, bool HOLDS_Q>
 struct PromptTile {
   // K and V: eights of rows, of each its panels.
   static constexpr u32 EIGHT = D / PANEL_COLUMNS * PANEL_EIGHT_BYTES;
   static constexpr u32 ROW_PANEL = ROWS * PANEL_ROW_BYTES;
   static constexpr u32 TILE = KEYS * D * 2;  // bytes of a K or a V
-  static constexpr int WIDTH = D < 128 ? D : 128;  // columns of O by one instruction
-  static constexpr int WIDTHS = D / WIDTH;
+  static constexpr int STEPS = D / 16;  // of the inner dimension of scores
+  static constexpr u32 NOWHERE = ~0u;
 
   u32 lane, row0;  // of this warp's 16 rows
-  u32 kv;  // head
+  u32 place[2];  // of this thread's two packed rows in the output, in units of 16 bytes
+  u32 held[HOLDS_Q ? STEPS : 1][4];
   float s[KEYS / 2];
-  float o[WIDTHS][WIDTH / 2];
+  float o[D / 2];
   u32 p[KEYS / 16][4];
   float row_max[2], row_sum[2];
   float own_scale[2];
@@ -58,10 +60,7 @@ struct PromptTile {
   }
   __device__ void clear_values() {
 #pragma unroll
-    for (int w = 0; w < WIDTHS; w++) {
-#pragma unroll
-      for (int i = 0; i < WIDTH / 2; i++) o[w][i] = 0.f;
-    }
+    for (int i = 0; i < D / 2; i++) o[i] = 0.f;
   }
 
   // q of packed row r; the last one's for those beyond it.
@@ -74,16 +73,26 @@ struct PromptTile {
     return c.qkv + token * width + (u64)(kv * group + packed % group) * D;
   }
 
+  // Of this warp's rows, once all of Q is in shared memory.
+  __device__ void hold_q(u32 q) {
+    if constexpr (HOLDS_Q) {
+#pragma unroll
+      for (int k = 0; k < STEPS; k++)
+        load_matrices(held[k], q + swizzled(row0 + lane % 16, 2 * k + lane / 16, ROWS));
+    }
+  }
+
   // s = Q K, in flight; addresses in shared memory.
   __device__ void start_scores(u32 q, u32 keys) {
     const u64 a = describe(q + row0 / 64 * 64 * PANEL_ROW_BYTES, 16);
     const u64 b = describe(keys, 16, EIGHT);
 #pragma unroll
-    for (int k = 0; k < D / 16; k++) {
+    for (int k = 0; k < STEPS; k++) {
       // Four steps of the inner dimension fill a row of a panel.
       const u32 column = k % 4 * 32;
-      multiply_shared(s, a + (k / 4 * ROW_PANEL + column) / 16,
-                      b + (k / 4 * PANEL_EIGHT_BYTES + column) / 16, k > 0);
+      const u64 b_step = b + (k / 4 * PANEL_EIGHT_BYTES + column) / 16;
+      if constexpr (HOLDS_Q) multiply_inner(s, held[k], b_step, k > 0);
+      else multiply_shared(s, a + (k / 4 * ROW_PANEL + column) / 16, b_step, k > 0);
     }
     submit();
   }
@@ -92,21 +101,14 @@ struct PromptTile {
   __device__ void start_values(u32 values) {
     const u64 b = describe(values, PANEL_EIGHT_BYTES, EIGHT);
 #pragma unroll
-    for (int k = 0; k < KEYS / 16; k++) {
-#pragma unroll
-      for (int w = 0; w < WIDTHS; w++) {
-        const u32 at = 2 * k * EIGHT + w * (WIDTH / PANEL_COLUMNS) * PANEL_EIGHT_BYTES;
-        multiply_registers(o[w], p[k], b + at / 16, 1);
-      }
-    }
+    for (int k = 0; k < KEYS / 16; k++) multiply_registers(o, p[k], b + 2 * k * EIGHT / 16, 1);
     submit();
   }
 
   // The products that add values have ended.
   __device__ void finish_values() {
     finish<0>();
-#pragma unroll
-    for (int w = 0; w < WIDTHS; w++) hold(o[w]);
+    hold(o);
   }
 
   __device__ float scale(const PagedAttention& c, int half) const {
@@ -156,12 +158,12 @@ struct PromptTile {
     return make_float2(shrink[0], shrink[1]);
   }
 
-  // The sums so far shrink, the weights become the left operand of the next product.
+  // The sums so far shrink, the weights become the left operand of the next product. Most tiles of
+  // a prompt hold no larger score than those before them.
   __device__ void prepare_values(float2 shrink) {
+    if (__any_sync(~0u, shrink.x != 1.f || shrink.y != 1.f)) {
 #pragma unroll
-    for (int w = 0; w < WIDTHS; w++) {
-#pragma unroll
-      for (int i = 0; i < WIDTH / 2; i++) o[w][i] *= i / 2 % 2 ? shrink.y : shrink.x;
+      for (int i = 0; i < D / 2; i++) o[i] *= i / 2 % 2 ? shrink.y : shrink.x;
     }
 #pragma unroll
     for (int k = 0; k < KEYS / 16; k++) {
@@ -170,42 +172,52 @@ struct PromptTile {
     }
   }
 
+  // Where the rows of an item go.
+  __device__ void aim(const PagedAttention& c, const WorkItem& item, u32 kv) {
+    const u32 group = c.heads / c.kv_heads;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const u32 r = row(half), packed = item.begin + r, token = item.first_row + packed / group;
+      const u32 at = (token * c.heads + kv * group + packed % group) * (D / 8);
+      place[half] = r < item.count ? at : NOWHERE;
+    }
+  }
+
   // What the result of an item needs beside its values: the next one's weights may have begun.
   struct Ended {
-    WorkItem item;
-    u32 kv;
-    float row_max[2], row_sum[2];
+    u32 place[2];
+    float scale[2];
   };
-  __device__ Ended end(const WorkItem& item) const {
-    return {item, kv, {row_max[0], row_max[1]}, {row_sum[0], row_sum[1]}};
+  __device__ Ended end(const PagedAttention& c) const {
+    Ended ended;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float sum = row_sum[half];
+      sum += __shfl_xor_sync(~0u, sum, 1);
+      sum += __shfl_xor_sync(~0u, sum, 2);
+      const u32 head = place[half] / (D / 8) % c.heads;
+      ended.place[half] = place[half];
+      ended.scale[half] = c.value_scale / (sum + weight_of_sink(c, head, row_max[half]));
+    }
+    return ended;
   }
 
   // Lanes turn their pairs of columns into eights: 16 bytes each, 64 of a row.
   __device__ void write(const PagedAttention& c, const Ended& ended) {
-    const u32 group = c.heads / c.kv_heads;
-    const WorkItem& item = ended.item;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      float sum = ended.row_sum[half];
-      sum += __shfl_xor_sync(~0u, sum, 1);
-      sum += __shfl_xor_sync(~0u, sum, 2);
-      const u32 r = row(half), packed = item.begin + min(r, item.count - 1);
-      const u64 token = item.first_row + packed / group;
-      const u32 head = ended.kv * group + packed % group;
-      act* to = c.out + (token * c.heads + head) * D + lane % 4 * 8;
-      const float sink = weight_of_sink(c, head, ended.row_max[half]);
-      const float scale = c.value_scale / (sum + sink);
+      uint4* const to = reinterpret_cast<uint4*>(c.out) + ended.place[half] + lane % 4;
+      const float scale = ended.scale[half];
 #pragma unroll
       for (int n = 0; n < D / 8; n += 4) {
         u32 x[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-          const float* pair = &o[(n + i) * 8 / WIDTH][(n + i) * 8 % WIDTH / 2 + 2 * half];
+          const float* pair = &o[(n + i) * 4 + 2 * half];
           x[i] = pack_act(pair[0] * scale, pair[1] * scale);
         }
         turn_quad(x);
-        uint4* const eight = reinterpret_cast<uint4*>(to + n * 8);
-        if (r < item.count) *eight = make_uint4(x[0], x[1], x[2], x[3]);
+        if (ended.place[half] != NOWHERE) to[n] = make_uint4(x[0], x[1], x[2], x[3]);
       }
     }
   }
