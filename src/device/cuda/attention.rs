@@ -314,7 +314,10 @@ mod tests {
     fn threads_of_rows() {
         let of = |rows, heads, half: u32| row_threads(rows, heads, half / 8, 132);
         // Llama 8B's heads, Gemma 2B's, Qwen 0.5B's, of 96 and of 80, more than a block's threads.
-        assert_eq!([16, 352, 353, 4096].map(|rows| of(rows, 48, 64)), [384, 384, 192, 128].map(Some));
+        assert_eq!(
+            [16, 352, 353, 4096].map(|rows| of(rows, 48, 64)),
+            [384, 384, 192, 128].map(Some)
+        );
         assert_eq!([16, 4096].map(|rows| of(rows, 16, 128)), [256, 96].map(Some));
         assert_eq!([16, 4096].map(|rows| of(rows, 18, 32)), [96, 32].map(Some));
         assert_eq!([16, 4096].map(|rows| of(rows, 20, 48)), [192, 96].map(Some));
