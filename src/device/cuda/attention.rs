@@ -283,9 +283,9 @@ impl Cuda {
     }
 }
 
-/// Threads of a block of rope_store_rows: whole warps, and as many for each eight of a head's pairs.
-/// As many as have all rows on a card at once if they can, each with few heads then. None: no number
-/// of threads is both.
+/// Threads of a block of rope_store_rows: whole warps, and as many for each eight of a head's
+/// pairs; as few as have all rows on a card at once, if they can. None: no number of threads is
+/// both.
 fn row_threads(rows: usize, heads: u32, eights: u32, multiprocessors: u32) -> Option<u32> {
     let most = abi::ROPE_ROW_THREADS;
     let step = (1..=most / WARP).map(|warps| warps * WARP).find(|n| n.is_multiple_of(eights))?;
