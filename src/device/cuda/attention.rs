@@ -284,8 +284,8 @@ impl Cuda {
 }
 
 /// Threads of a block of rope_store_rows: whole warps, and as many for each eight of a head's
-/// pairs; as few as have all rows on a card at once, if they can. None: no number of threads is
-/// both.
+/// pairs. Each has one head's, or several where not all rows would be on the card at once. None: no
+/// number of threads is both.
 fn row_threads(rows: usize, heads: u32, eights: u32, multiprocessors: u32) -> Option<u32> {
     let most = abi::ROPE_ROW_THREADS;
     let step = (1..=most / WARP).map(|warps| warps * WARP).find(|n| n.is_multiple_of(eights))?;
