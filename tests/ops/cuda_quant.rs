@@ -3,7 +3,7 @@
 
 use super::quant_cases::{Case, Coded, CODE_TYPES, ROUNDINGS};
 use super::*;
-use triton_vllm::device::{CodeType, InputQuant, QuantForm, ScaleOver};
+use triton_vllm::device::{CodeType, InputQuant, QuantForm, ScaleOver, Seam, Sublayer};
 
 /// Few rows for the streaming kernel, some for tiles of 16 and 64, more than those take.
 const ROWS: [usize; 8] = [1, 3, 7, 16, 33, 64, 130, 300];
@@ -276,6 +276,75 @@ fn gates_are_rounded_as_they_are_made() {
                 let (apart, at_once) = (run(true).unwrap(), run(false).unwrap());
                 assert_eq!(at_once, apart, "{dtype:?} {rows} x {half} {act:?}");
                 assert!(apart.iter().any(|&x| x != 0.0), "{dtype:?} {rows} x {half}");
+            }
+        }
+    });
+}
+
+/// Products of codes with a norm between them, of a single row: the first adds to the residual, and
+/// those behind make the norm and its codes, to the bits of launches of their own.
+#[test]
+fn norms_between_products_of_codes() {
+    let shapes = [(264, 136, 48), (4096, 1000, 200), (8192, 328, 5128), (8200, 64, 24)];
+    let steps = [InputQuant::E4m3Row, InputQuant::E4m3Tensor { step: 0.03125 }];
+    each_type(|dtype| {
+        for (n, (width, inputs, outputs)) in shapes.into_iter().enumerate() {
+            let kind = [NormKind::Rms, NormKind::RmsPlusOne][n % 2];
+            for (rounding, rows) in [(steps[n % 2], 1), (steps[(n + 1) % 2], 1), (steps[0], 2)] {
+                let mut b = Bench::<Cuda>::new(dtype, &setup());
+                let mut quantised = |seed, kind, parts: &[usize], inputs| {
+                    let (codes, inputs_of_codes) = (CodeType::E4m3, Some(rounding));
+                    let quant =
+                        QuantForm { codes, group: inputs, offsets: false, inputs: inputs_of_codes };
+                    b.quantised(seed, kind, parts, inputs, quant, ScaleOver::Row)
+                };
+                let first = quantised(5, WeightKind::Linear, &[width], inputs);
+                let gates = quantised(6, WeightKind::GateUp, &[outputs, outputs], width);
+                let down = quantised(7, WeightKind::Linear, &[width], outputs);
+                let next = quantised(8, WeightKind::Linear, &[outputs], width);
+                let (weight, bias) = (b.vector(9, width), b.vector(10, width));
+                let norm = Norm { kind, eps: 1e-5, weight, bias: None };
+                let x = b.input(rows, inputs, 3);
+
+                let mut run = |told: bool, between: bool| -> Result<Vec<Vec<f32>>> {
+                    let mut residual = b.input(rows, width, 4);
+                    let (mut delta, mut normed) = (b.tensor(rows, width), b.tensor(rows, width));
+                    let (mut active, mut last) = (b.tensor(rows, outputs), b.tensor(rows, outputs));
+                    let mut results = Vec::new();
+                    for (weight, bias, after) in
+                        [(&first, Some(&bias), &gates), (&down, None, &next)]
+                    {
+                        let next = told.then_some(Sublayer { first: after, last: &down });
+                        let x = if bias.is_some() { &x } else { &active };
+                        let (delta, residual, normed) = (&mut delta, &mut residual, &mut normed);
+                        let seam = Seam { norm: &norm, delta, residual, normed, next };
+                        b.dev.linear_add_norm(weight, bias, x, seam)?;
+                        if between {
+                            b.dev.read(normed, rows)?;
+                        }
+                        if bias.is_some() {
+                            let act = Activation::SiluGated;
+                            b.dev.linear_act(&gates, None, act, normed, &mut active)?;
+                        }
+                    }
+                    b.dev.linear(&next, None, &normed, &mut last)?;
+                    // Others may read it too.
+                    results.push(b.dev.read(&last, rows)?);
+                    b.dev.linear(&next, None, &normed, &mut last)?;
+                    for (x, rows) in
+                        [(&last, rows), (&active, rows), (&residual, rows), (&normed, rows)]
+                    {
+                        results.push(b.dev.read(x, rows)?);
+                    }
+                    Ok(results)
+                };
+                let case =
+                    format!("{dtype:?} {rounding:?} {rows} x {inputs} to {width} to {outputs}");
+                let apart = run(false, false).unwrap();
+                assert_eq!(run(true, true).unwrap(), apart, "{case}, read between");
+                assert_eq!(run(true, false).unwrap(), apart, "{case}");
+                assert_eq!(apart[0], apart[1], "{case}");
+                assert!(apart.iter().all(|part| part.iter().any(|&x| x != 0.0)), "{case}");
             }
         }
     });

@@ -3730,6 +3730,10 @@ pub const CODED_SMALL_ROWS: u32 = 8;
 pub const CODED_SMALL_SHARED_BYTES: u32 = 110592;
 pub const CODED_SMALL_X_BYTES: u32 = 59392;
 pub const CODED_SMALL_MOST_STAGES: u32 = 6;
+#[doc = " Stages of a block that are on their way at a time."]
+pub const CODED_SMALL_UNDER_WAY: u32 = 2;
+#[doc = " Inputs of a single row that coded_small_e4m3_row rounds, at most."]
+pub const CODED_SMALL_ROW_INPUTS: u32 = 16384;
 #[doc = " Threads, outputs and columns (rows of x) of a tile of coded_wgmma; a block at a time is on a\n multiprocessor."]
 pub const CODED_THREADS: u32 = 512;
 pub const CODED_TILE: u32 = 256;
@@ -3800,6 +3804,34 @@ const _: () = {
         [::std::mem::offset_of!(CodedProduct, top_k) - 180usize];
     ["Offset of field: CodedProduct::end"][::std::mem::offset_of!(CodedProduct, end) - 184usize];
     ["Offset of field: CodedProduct::kind"][::std::mem::offset_of!(CodedProduct, kind) - 188usize];
+};
+#[doc = " A product of coded_small_m, and what it does besides. A single row may be normed on its way, and y\n may be added to the residual, as SmallGemm has both."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CodedSmall {
+    pub product: CodedProduct,
+    #[doc = " \\[outputs], or null. Of CODED_END_ACT."]
+    pub residual: DevicePtr,
+    #[doc = " \\[inputs], or null. Not of x that are bytes."]
+    pub norm_weight: DevicePtr,
+    #[doc = " \\[inputs]"]
+    pub normed: DevicePtr,
+    pub eps: f32,
+    pub norm_kind: NormKind,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CodedSmall"][::std::mem::size_of::<CodedSmall>() - 224usize];
+    ["Alignment of CodedSmall"][::std::mem::align_of::<CodedSmall>() - 8usize];
+    ["Offset of field: CodedSmall::product"][::std::mem::offset_of!(CodedSmall, product) - 0usize];
+    ["Offset of field: CodedSmall::residual"]
+        [::std::mem::offset_of!(CodedSmall, residual) - 192usize];
+    ["Offset of field: CodedSmall::norm_weight"]
+        [::std::mem::offset_of!(CodedSmall, norm_weight) - 200usize];
+    ["Offset of field: CodedSmall::normed"][::std::mem::offset_of!(CodedSmall, normed) - 208usize];
+    ["Offset of field: CodedSmall::eps"][::std::mem::offset_of!(CodedSmall, eps) - 216usize];
+    ["Offset of field: CodedSmall::norm_kind"]
+        [::std::mem::offset_of!(CodedSmall, norm_kind) - 220usize];
 };
 #[doc = " As FewExperts, of codes: sums are multiplied by the steps of rows (choices, where x has a row for\n each) and by factors."]
 #[repr(C)]

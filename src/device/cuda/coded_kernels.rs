@@ -1,7 +1,7 @@
 //! Which kernel multiplies by which codes. The products of codes and their experts ask it; it knows
 //! no weight.
 
-use super::abi::{self, CodeKind, CodedFewExperts, CodedProduct, CodedTiles};
+use super::abi::{self, CodeKind, CodedFewExperts, CodedSmall, CodedTiles};
 use super::context::Context;
 use super::launch::Kernel;
 use super::module::Kernels;
@@ -32,7 +32,9 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<Shares> {
     for kind in [CodeKind::E4m3, CodeKind::Int8, CodeKind::Int4, CodeKind::E2m1, CodeKind::Table] {
         small(k, kind).allow_shared(shared)?;
     }
-    k.coded_small_e4m3_bytes.allow_shared(shared)?;
+    for k in [&k.coded_small_e4m3_bytes, &k.coded_small_e4m3_row, &k.coded_small_e4m3_normed] {
+        k.allow_shared(shared)?;
+    }
     if context.capability != WGMMA {
         return Ok(Shares::default());
     }
@@ -48,7 +50,7 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<Shares> {
 }
 
 /// The kernel for a few rows.
-pub fn small(k: &Kernels, kind: CodeKind) -> &Kernel<CodedProduct> {
+pub fn small(k: &Kernels, kind: CodeKind) -> &Kernel<CodedSmall> {
     match kind {
         CodeKind::E4m3 => &k.coded_small_e4m3,
         CodeKind::Int8 => &k.coded_small_int8,

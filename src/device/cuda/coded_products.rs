@@ -19,9 +19,8 @@ use super::gemm_product::{Operands, Product};
 use super::gemm_rows;
 use super::gemm_small_m::End;
 use super::gemm_tiles::{self, TiledProduct};
-use super::launch::Kernel;
 use super::products::columns;
-use super::tensor::{Holds, Input};
+use super::tensor::Input;
 use super::tensor_map::Matrix;
 use super::{Cuda, ROW_THREADS};
 use crate::device::{DType, InputQuant};
@@ -45,7 +44,7 @@ pub(super) struct Choices {
 }
 
 /// Tiles of so many rows of W for so many outputs; half of a gated tile's are ups.
-fn tiles(end: CodedEnd, outputs: usize, tile: u32) -> usize {
+pub(super) fn tiles(end: CodedEnd, outputs: usize, tile: u32) -> usize {
     let tile = tile as usize;
     match end {
         CodedEnd::Gated => (outputs / 2).div_ceil(tile / 2),
@@ -100,16 +99,7 @@ impl Cuda {
         self.coded.reserve(&context, self.dtype, rows)?;
         if self.takes_e4m3(coded) {
             if self.takes_few(rows, coded, 1) {
-                let kernel = &self.kernels.coded_small_e4m3_bytes;
-                let made = coded.inputs == Some(InputQuant::E4m3Row) && x.holds == Holds::Bytes;
-                // Each block rounds a single row on the way; several, one after the other, take
-                // longer than a launch.
-                let inputs = if rows == 1 && !made {
-                    Inputs { x: x.x, steps: DevicePtr::NULL }
-                } else {
-                    self.rounded(rows, coded, true, x)?
-                };
-                return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
+                return self.few_e4m3(rows, coded, bias, end, x, y);
             }
             let product = tiled_product(rows, coded, bias, end, y);
             let held = &self.rows_held;
@@ -145,7 +135,8 @@ impl Cuda {
         let few = on_tensor_cores && self.takes_few(rows, coded, self.dtype.bytes());
         if few && (rows <= SMALL_ROWS || tiled.is_none()) {
             let kernel = small(&kernels, kind);
-            return self.small_product(kernel, rows, coded, bias, end, &inputs, y);
+            let product = self.describe(rows, coded, bias, end, &inputs, y)?;
+            return self.small_product(kernel, &product, DevicePtr::NULL, None);
         }
         if let Some(tiled) = tiled {
             let product = self.describe(rows, coded, bias, end, &inputs, y)?;
@@ -165,7 +156,7 @@ impl Cuda {
 
     /// Whether coded_small_m takes so many rows: it holds x, of so many bytes an input, in shared
     /// memory.
-    fn takes_few(&self, rows: usize, coded: &Coded, bytes: usize) -> bool {
+    pub(super) fn takes_few(&self, rows: usize, coded: &Coded, bytes: usize) -> bool {
         let block = abi::CODE_BLOCK_BYTES as usize * if coded.wide() { 1 } else { 2 };
         let blocks = coded.matrix.blocks as usize;
         let pitch = (blocks * block * bytes + 63) / 128 * 128 + 64;
@@ -178,7 +169,7 @@ impl Cuda {
             && held <= abi::CODED_SMALL_X_BYTES as usize
     }
 
-    fn describe(
+    pub(super) fn describe(
         &self,
         rows: usize,
         coded: &Coded,
@@ -208,25 +199,6 @@ impl Cuda {
             end,
             kind,
         })
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "what `product` takes, and the kernel")]
-    fn small_product(
-        &self,
-        kernel: &Kernel<CodedProduct>,
-        rows: usize,
-        coded: &Coded,
-        bias: DevicePtr,
-        end: End,
-        inputs: &Inputs,
-        y: DevicePtr,
-    ) -> Result<()> {
-        let product = self.describe(rows, coded, bias, end, inputs, y)?;
-        let tiles = tiles(product.end, coded.matrix.outputs as usize, abi::SMALL_M_TILE);
-        let most = abi::SMALL_M_BLOCKS_PER_MULTIPROCESSOR * self.context.multiprocessors;
-        let shared = abi::CODED_SMALL_SHARED_BYTES as usize;
-        let blocks = [tiles.min(most as usize), 1];
-        kernel.launch_shared(&self.context, blocks, abi::SMALL_M_THREADS, shared, &product)
     }
 
     /// y = end(x W^T) of the choices of each expert; x has `rows` rows.

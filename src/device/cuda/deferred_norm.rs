@@ -1,7 +1,7 @@
 //! The residual and its norm behind a product of one row, without a launch between two products
-//! (kernels/gemm_small_m.cu): the first one adds to the residual, and the norm waits to see whether
-//! the next launch is a product that reads it and makes it on its way. `dense` and `products` call
-//! it; it knows no layer.
+//! (kernels/gemm_small_m.cu, coded_small_m.cu): the first one adds to the residual, and the norm
+//! waits to see whether the next launch is a product that reads it and makes it on its way.
+//! `dense`, `products` and `coded_row` call it; it knows no layer.
 
 use super::abi;
 use super::coded_scratch::padded_inputs;
@@ -35,7 +35,7 @@ impl Cuda {
         }
     }
 
-    /// The residual and its norm behind a product of few rows: the product adds to the residual
+    /// The residual and its norm behind a product of a single row: the product adds to the residual
     /// itself, and the norm is left to the product that reads it, if that is the next launch.
     /// False: not of these.
     pub(super) fn add_to_residual(
@@ -49,33 +49,54 @@ impl Cuda {
         let norm = seam.norm;
         let rows = self.rows();
         let (outputs, inputs) = (weight.outputs, weight.inputs);
-        let adapted = weight.adapters.is_some() && self.slots.batch().adapters;
-        let plain = matches!(weight.held, Held::Plain(_)) && weight.rounding.is_none();
         let rms = norm.kind != NormKind::Layer && norm.bias.is_none();
-        let takes = gemm_small_m::takes(&self.context, self.dtype, rows, inputs)
-            && gemm_small_m::norms(rows, outputs)
-            && outputs.is_multiple_of(8);
-        let rounds = seam.normed.rounded.is_some();
-        if adapted || !plain || rounds || !rms || !takes || weight.join != Join::None {
+        let takes = gemm_small_m::norms(rows, outputs)
+            && outputs.is_multiple_of(8)
+            && weight.join == Join::None
+            && !self.adapts(weight)
+            && match &weight.held {
+                Held::Plain(_) => {
+                    weight.rounding.is_none()
+                        && seam.normed.rounded.is_none()
+                        && gemm_small_m::takes(&self.context, self.dtype, rows, inputs)
+                }
+                // Norms of other kernels make codes for those who read them: only a reader that
+                // makes them itself takes its place.
+                Held::Coded(coded) => {
+                    self.takes_row(coded)
+                        && seam.next.is_some_and(|next| self.norms_row(next.first))
+                }
+            };
+        if !rms || !takes {
             return Ok(false);
         }
 
         let residual = seam.residual.to(rows, outputs, OP);
         let out = seam.normed.to(rows, outputs, OP);
-        let (x, before) = self.take_norm(rows, inputs, x.at(rows, inputs, OP));
-        let product = SmallProduct {
-            rows,
-            outputs,
-            inputs,
-            x,
-            w: weight.matrix(),
-            bias,
-            y: DevicePtr::NULL,
-            end: End::Act(abi::Activation::None),
-            residual,
-            norm: before,
-        };
-        gemm_small_m::run(&self.context, &self.kernels, &product)?;
+        match &weight.held {
+            Held::Plain(_) => {
+                let (x, before) = self.take_norm(rows, inputs, x.at(rows, inputs, OP));
+                let product = SmallProduct {
+                    rows,
+                    outputs,
+                    inputs,
+                    x,
+                    w: weight.matrix(),
+                    bias,
+                    y: DevicePtr::NULL,
+                    end: End::Act(abi::Activation::None),
+                    residual,
+                    norm: before,
+                };
+                gemm_small_m::run(&self.context, &self.kernels, &product)?;
+            }
+            Held::Coded(coded) => {
+                let context = self.context.clone();
+                self.coded.reserve(&context, self.dtype, rows)?;
+                let (x, end) = (x.input(rows, inputs, OP), End::Act(abi::Activation::None));
+                self.row_e4m3(coded, bias, end, x, DevicePtr::NULL, residual)?;
+            }
+        }
 
         let norm = NormOfRow {
             weight: norm.weight.vector(outputs),
@@ -83,24 +104,45 @@ impl Cuda {
             eps: norm.eps,
             kind: norm.kind.into(),
         };
-        self.deferred = Some(Deferred::Norm(residual, norm));
+        self.defer_norm(residual, outputs, norm);
+        Ok(true)
+    }
+
+    fn adapts(&self, weight: &Weight) -> bool {
+        weight.adapters.is_some() && self.slots.batch().adapters
+    }
+
+    /// Whether products of a single row with this weight make the codes of a norm in front of them.
+    fn norms_row(&self, weight: &Weight) -> bool {
+        match &weight.held {
+            Held::Coded(coded) => {
+                gemm_small_m::norms(1, weight.inputs)
+                    && self.takes_row(coded)
+                    && !self.adapts(weight)
+            }
+            Held::Plain(_) => false,
+        }
+    }
+
+    /// The norm of the row that begins at `of`, `width` wide, if nobody takes it.
+    fn defer_norm(&mut self, of: DevicePtr, width: usize, norm: NormOfRow) {
+        self.deferred = Some(Deferred::Norm(of, norm));
         let kernels = self.kernels.clone();
-        self.context.defer(out, move |context| {
+        self.context.defer(norm.out, move |context| {
             let parameters = abi::NormRows {
-                x: residual,
+                x: of,
                 weight: norm.weight,
                 bias: DevicePtr::NULL,
                 out: norm.out,
                 codes: DevicePtr::NULL,
                 bytes: DevicePtr::NULL,
                 steps: DevicePtr::NULL,
-                width: outputs as u32,
-                padded_width: padded_inputs(outputs) as u32,
+                width: width as u32,
+                padded_width: padded_inputs(width) as u32,
                 eps: norm.eps,
                 kind: norm.kind,
             };
-            kernels.norm_rows.launch(context, [rows, 1], norm_threads(outputs), &parameters)
+            kernels.norm_rows.launch(context, [1, 1], norm_threads(width), &parameters)
         });
-        Ok(true)
     }
 }

@@ -64,6 +64,15 @@ pub struct NormOfRow {
     pub kind: abi::NormKind,
 }
 
+/// A norm as kernels are told: its weight, where the normed row goes, epsilon and kind. Nulls
+/// without one.
+pub(super) fn told(norm: Option<NormOfRow>) -> (DevicePtr, DevicePtr, f32, abi::NormKind) {
+    match norm {
+        Some(norm) => (norm.weight, norm.out, norm.eps, norm.kind),
+        None => (DevicePtr::NULL, DevicePtr::NULL, 0.0, abi::NormKind::Rms),
+    }
+}
+
 /// Stages of the ring; a normed row of so many inputs is held beside them.
 fn stages(normed_inputs: usize) -> usize {
     let stage = abi::SMALL_M_STAGE_BYTES as usize + 2 * 8;
@@ -113,10 +122,7 @@ pub fn run(context: &Context, kernels: &Kernels, product: &SmallProduct) -> Resu
     };
 
     let blocks = [outputs.div_ceil(tile as usize).min(most as usize), 1];
-    let (norm_weight, normed, eps, norm_kind) = match product.norm {
-        Some(norm) => (norm.weight, norm.out, norm.eps, norm.kind),
-        None => (DevicePtr::NULL, DevicePtr::NULL, 0.0, abi::NormKind::Rms),
-    };
+    let (norm_weight, normed, eps, norm_kind) = told(product.norm);
     let stages = stages(product.norm.map_or(0, |_| product.inputs));
     let parameters = abi::SmallGemm {
         x: product.x,

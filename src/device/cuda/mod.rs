@@ -21,6 +21,7 @@
 //! | `products` | which of the two, and what a product ends with |
 //! | `coded` | weights held as codes, and their upload |
 //! | `coded_products`, `coded_kernels` | products of them; which kernel |
+//! | `coded_row` | those of a few rows, and what they do besides of a single one |
 //! | `deferred_gate`, `deferred` | gates and ups, rounded as they are multiplied; what waits so |
 //! | `coded_inputs`, `coded_scratch` | their inputs, rounded; memory that they need |
 //! | `graphs` | recorded decode steps |
@@ -58,6 +59,7 @@ mod coded;
 mod coded_inputs;
 mod coded_kernels;
 mod coded_products;
+mod coded_row;
 mod coded_scratch;
 mod context;
 mod deferred;

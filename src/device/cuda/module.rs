@@ -303,10 +303,11 @@ kernels! {
         round_inputs(RoundInputs) gated_round(GatedRound)
         scale_act(ScaleAct) scale_gated(ScaleGated) scale_logits(ScaleLogits);
     "coded_small_m":
-        coded_small_e4m3(CodedProduct) coded_small_e4m3_bytes(CodedProduct)
-        coded_small_int8(CodedProduct)
-        coded_small_int4(CodedProduct) coded_small_e2m1(CodedProduct)
-        coded_small_table(CodedProduct);
+        coded_small_e4m3(CodedSmall) coded_small_e4m3_bytes(CodedSmall)
+        coded_small_e4m3_row(CodedSmall) coded_small_e4m3_normed(CodedSmall)
+        coded_small_int8(CodedSmall)
+        coded_small_int4(CodedSmall) coded_small_e2m1(CodedSmall)
+        coded_small_table(CodedSmall);
     "coded_wgmma":
         coded_few_e4m3(CodedTiles) coded_few_int8(CodedTiles)
         coded_few_int4(CodedTiles) coded_few_e2m1(CodedTiles)

@@ -209,6 +209,10 @@ constexpr u32 CODED_SMALL_ROWS = 8;
 constexpr u32 CODED_SMALL_SHARED_BYTES = 108 * 1024;
 constexpr u32 CODED_SMALL_X_BYTES = 58 * 1024;
 constexpr u32 CODED_SMALL_MOST_STAGES = 6;
+// Stages of a block that are on their way at a time.
+constexpr u32 CODED_SMALL_UNDER_WAY = 2;
+// Inputs of a single row that coded_small_e4m3_row rounds, at most.
+constexpr u32 CODED_SMALL_ROW_INPUTS = 16384;
 
 // Threads, outputs and columns (rows of x) of a tile of coded_wgmma; a block at a time is on a
 // multiprocessor.
@@ -250,6 +254,18 @@ struct CodedProduct {
   u32 top_k;
   CodedEnd end;
   Activation kind;
+};
+
+// A product of coded_small_m, and what it does besides. A single row may be normed on its way, and y
+// may be added to the residual, as SmallGemm has both.
+struct CodedSmall {
+  CodedProduct product;
+  DEVICE(act) residual;  // [outputs], or null. Of CODED_END_ACT.
+  // [inputs], or null. Not of x that are bytes.
+  DEVICE(const float) norm_weight;
+  DEVICE(act) normed;  // [inputs]
+  float eps;
+  NormKind norm_kind;
 };
 
 // As FewExperts, of codes: sums are multiplied by the steps of rows (choices, where x has a row for

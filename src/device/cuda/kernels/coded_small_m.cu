@@ -10,30 +10,40 @@
 // the order of W's codes, while the first codes are on their way; E4M3 by E4M3 rounds it then, each
 // row by its own step. Bytes: codes and scales once; floor = bytes / bandwidth. Clocks of a
 // multiprocessor for 1 KiB of codes of four bits: 54 at 4.4 TB/s; masks and products take about 40.
+//
+// E4M3 by E4M3 of a single row: each block makes its norm too, and what comes of it may be added to
+// the residual, as gemm_small_m.cu says. A thread holds its inputs and makes codes of them chunk by
+// chunk, just before they are met.
+//
+// Tried (ci/runs/2026-11-30-h200-fp8-one.md): x as f16, masks in place of conversions, sums that
+// stay in tensor cores, tiles of fewer rows so that blocks have as many each, and a row's step from
+// the largest of the blocks that wrote it: none is faster.
 #include "activation.cuh"
-#include "bulk.cuh"
-#include "codes.cuh"
-#include "e4m3.cuh"
-
-#define WARPS SMALL_M_WARPS
+#include "coded_row.cuh"
 
 #if ACT != 0 && ARCH >= 90
-// BYTES: x are codes of E4M3 too, in the order of W's, and tensor cores multiply the two.
-template <CodeKind KIND, bool BYTES>
+// What x is in shared memory: activations, or codes of E4M3 in the order of W's; those of a single
+// row, which the block makes, and of its norm.
+enum Operand : u32 { OPERAND_ACT, OPERAND_BYTES, OPERAND_ROW, OPERAND_NORMED_ROW };
+
+template <CodeKind KIND, Operand X>
 struct Tile {
-  static constexpr u32 ROWS = SMALL_M_TILE;
   static constexpr u32 STEPS = Decode<KIND>::STEPS, PER_WORD = Decode<KIND>::PER_WORD;
   static constexpr u32 INPUTS = STEPS * 16;  // of a block
-  static constexpr u32 X_BYTES = BYTES ? INPUTS : INPUTS * 2;  // of a block of x
+  static constexpr bool ROUNDED = X != OPERAND_ACT, NORMED = X == OPERAND_NORMED_ROW;
+  static constexpr u32 X_BYTES = ROUNDED ? INPUTS : INPUTS * 2;  // of a block of x
   // Codes become numbers that are too large by the same, and the sums of x correct the products:
   // cheaper than to correct every number, zeros with it.
   static constexpr bool BIASED = KIND == CODE_KIND_INT4;
 
-  // Inputs that all threads take at a time.
-  static constexpr u32 PIECES = WARPS * 32 * 8;
+  using Row = CodedRow<X == OPERAND_ROW          ? CODED_SMALL_ROW_INPUTS / PIECES
+                       : X == OPERAND_NORMED_ROW ? SMALL_M_NORMED_INPUTS / PIECES
+                                                 : 0>;
 
-  const CodedProduct& c;
+  const CodedSmall& call;
+  const CodedProduct& c = call.product;
   const bool gated = c.end == CODED_END_GATED;
+  static constexpr u32 ROWS = SMALL_M_TILE;  // of W in a stage
   const u32 height = gated ? SMALL_M_GATED_TILE : ROWS;  // outputs of a tile
   const u32 heights = gated ? c.w.outputs / 2 : c.w.outputs;
   const u32 tiles = (heights + height - 1) / height;
@@ -52,7 +62,7 @@ struct Tile {
   u32 ring, full, empty;  // addresses in shared memory
   float* steps;  // of the rows of x, in shared memory
 
-  __device__ Tile(const CodedProduct& c) : c(c) {}
+  __device__ Tile(const CodedSmall& call) : call(call) {}
 
   // The row of W for row `r` of a tile. Gated: the first eight are gates, the others the ups that
   // they are multiplied with. Beyond the last row it is the last again: nobody stores it.
@@ -65,12 +75,18 @@ struct Tile {
     return blocks * CODE_BLOCK_BYTES + (1 + c.w.zeros) * scale_bytes(c.w, blocks);
   }
 
-  // By one thread, as gemm_small_m.cu says.
+  // By one thread, as gemm_small_m.cu says. Where x is rounded the ring may be full of what is
+  // there, but only some stages are on their way at a time: what else is loaded, x before all,
+  // waits behind them.
   __device__ void produce() const {
     if (!one_lane()) return;
-    u32 stage = 0, phase = 0;
+    u32 stage = 0, phase = 0, copies = 0, late = 0, late_phase = 0;
     for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x)
       for (u32 chunk = 0; chunk < chunks; chunk++) {
+        if (ROUNDED && copies++ >= CODED_SMALL_UNDER_WAY) {
+          barrier_wait(full + late * 8, late_phase);
+          if (++late == stages) late = 0, late_phase ^= 1;
+        }
         const u32 barrier = full + stage * 8, bytes = bytes_of(chunk);
         barrier_wait(empty + stage * 8, phase ^ 1);
         barrier_expect(barrier, ROWS * bytes);
@@ -85,23 +101,28 @@ struct Tile {
 
   // x to shared memory: of each block a lane's words in the order of its steps (bytes: of its
   // codes).
-  __device__ void take(u8* xs, float* of_groups, float* scratch) const {
-    if (BYTES && c.steps) {
-      const u32 pieces = c.w.blocks * (X_BYTES / 16);
-      for (u32 n = threadIdx.x; n < c.rows * pieces; n += WARPS * 32)
+  __device__ void take(u8* xs, float* of_groups, float* scratch, Row& own) const {
+    if constexpr (NORMED) return own.norm(xs, scratch);
+    begin();
+    if (ROUNDED && c.steps) {
+      const u32 pieces = c.w.blocks * (INPUTS / 16);
+#pragma unroll 2
+      for (u32 n = threadIdx.x; n < c.rows * pieces; n += WARPS * 32) {
         *reinterpret_cast<uint4*>(xs + n / pieces * x_pitch + n % pieces * 16) =
             reinterpret_cast<const uint4*>(c.x)[n];
+      }
       if (threadIdx.x < c.rows) steps[threadIdx.x] = c.steps[threadIdx.x];
       return meet();
     }
     for (u32 row = 0; row < c.rows; row++) {
       const act* x = c.x + (u64)row * c.w.inputs;
       u8* const to = xs + row * x_pitch;
-      if constexpr (BYTES) {
-        round(x, row, to, scratch);
+      if constexpr (ROUNDED) {
+        // Of a single row.
+        return own.round(x, row, to, scratch);
       } else {
         for (u32 k = threadIdx.x * 8; k < c.w.blocks * INPUTS; k += PIECES) {
-          const uint4 raw = piece(x, k);
+          const uint4 raw = inputs_of(x, k, c.w.inputs);
           const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
           u8* at = to + k / INPUTS * X_BYTES + k % INPUTS / 8 * 4;
 #pragma unroll
@@ -111,50 +132,6 @@ struct Tile {
       }
     }
     meet();
-  }
-
-  // Eight inputs of a row; zeros beyond the last.
-  __device__ uint4 piece(const act* x, u32 k) const {
-    const uint4 none = {0, 0, 0, 0};
-    return k < c.w.inputs ? *reinterpret_cast<const uint4*>(x + k) : none;
-  }
-
-  // A row of x to codes of E4M3. It is read once if it is not wider than what threads hold.
-  __device__ void round(const act* x, u32 row, u8* to, float* scratch) const {
-    constexpr u32 HELD = 8;
-    const u32 first = threadIdx.x * 8, end = c.w.blocks * INPUTS;
-    uint4 held[HELD];
-#pragma unroll
-    for (u32 i = 0; i < HELD; i++) held[i] = piece(x, first + i * PIECES);
-    float step = c.step;
-    if (step == 0.f) {
-      float most = 0.f;
-#pragma unroll
-      for (u32 i = 0; i < HELD; i++) most = fmaxf(most, largest(held[i]));
-      for (u32 k = first + HELD * PIECES; k < end; k += PIECES)
-        most = fmaxf(most, largest(piece(x, k)));
-      step = e4m3_step(largest_of_all(most, scratch));
-    }
-    const float inverse = 1.f / step;
-#pragma unroll
-    for (u32 i = 0; i < HELD; i++)
-      if (first + i * PIECES < end) encode(held[i], step, inverse, first + i * PIECES, to);
-    for (u32 k = first + HELD * PIECES; k < end; k += PIECES)
-      encode(piece(x, k), step, inverse, k, to);
-    if (threadIdx.x == 0) steps[row] = step;
-  }
-
-  // Eight inputs to their places.
-  __device__ void encode(const uint4& raw, float step, float inverse, u32 k, u8* to) const {
-    const Eight<act>& values = *reinterpret_cast<const Eight<act>*>(&raw);
-#pragma unroll
-    for (u32 t = 0; t < 4; t++) {
-      const float low = to_f32(values.v[2 * t]), high = to_f32(values.v[2 * t + 1]);
-      const u32 pair = c.step == 0.f
-                           ? E4m3::encode(divide(low, step, inverse), divide(high, step, inverse))
-                           : E4m3::encode(low * inverse, high * inverse);
-      *reinterpret_cast<u16*>(to + e4m3_place(k + 2 * t)) = pair;
-    }
   }
 
   // The sum of a group's inputs, eight of which this thread has; the lanes that have the others are
@@ -167,27 +144,6 @@ struct Tile {
     for (u32 i = 0; i < 8; i++) sum += to_f32(values.v[i]);
     for (u32 d = lanes / 2; d > 0; d /= 2) sum += __shfl_xor_sync(half, sum, d);
     if (k / 8 % lanes == 0) of_groups[k / (lanes * 8) * CODED_SMALL_ROWS + row] = sum;
-  }
-
-  // The largest |x| of eight.
-  __device__ static float largest(const uint4& raw) {
-    const Eight<act>& values = *reinterpret_cast<const Eight<act>*>(&raw);
-    float most = 0.f;
-#pragma unroll
-    for (int j = 0; j < 8; j++) most = fmaxf(most, fabsf(to_f32(values.v[j])));
-    return most;
-  }
-
-  // And of what all threads found.
-  __device__ static float largest_of_all(float most, float* scratch) {
-#pragma unroll
-    for (int d = 16; d > 0; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
-    // All have read those of the row before.
-    meet();
-    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = most;
-    meet();
-    for (u32 i = 0; i < WARPS; i++) most = fmaxf(most, scratch[i]);
-    return most;
   }
 
   // The right operands of a block: this lane's pairs of each step, for the row of x that is its
@@ -338,9 +294,16 @@ struct Tile {
     }
   }
 
+  // What an output that this thread finishes is made with (gated: the gate, and its up), loaded
+  // long before.
+  struct End {
+    float factor[2], bias[2];
+    act before;  // What the output is added to.
+  };
+
   template <u32 SCALES>
-  __device__ void consume(const u8* shared, const u8* xs, const float* of_groups,
-                          float* sums) const {
+  __device__ void consume(const u8* shared, u8* xs, const float* of_groups, float* sums,
+                          Row& own) const {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const u8* const left = shared + lane / 4 * pitch;
     float acc[2][4] = {};
@@ -352,9 +315,10 @@ struct Tile {
       const u32 first = chunk * CODE_CHUNK_BLOCKS + mine;
       u32 x[2][STEPS][2];
       uint4 bytes[2];
+      if constexpr (ROUNDED) own.encode_next(n, xs);
 #pragma unroll
       for (u32 j = 0; j < 2; j++) {
-        if constexpr (BYTES) bytes[j] = load_bytes(xs, first + j);
+        if constexpr (ROUNDED) bytes[j] = load_bytes(xs, first + j);
         else load(x[j], xs, first + j);
       }
       barrier_wait(full + stage * 8, phase);
@@ -363,7 +327,7 @@ struct Tile {
       for (u32 j = 0; j < 2; j++) {
         // Beyond the row lies what an earlier copy left.
         if (mine + j >= blocks) break;
-        if constexpr (BYTES) {
+        if constexpr (ROUNDED) {
           block_of_bytes(from, mine + j, bytes[j], acc[j]);
         } else if constexpr (BIASED) {
           const u32 group = (first + j) * (SCALES == 0 ? 1 : SCALES);
@@ -385,11 +349,6 @@ struct Tile {
     }
   }
 
-  // What an output that this thread finishes is made with (gated: the gate, and its up), loaded
-  // long before.
-  struct End {
-    float factor[2], bias[2];
-  };
   __device__ End end_of(u32 tile) const {
     End end = {};
     if (threadIdx.x >= height * 8 || tile >= tiles) return end;
@@ -400,23 +359,25 @@ struct Tile {
       end.factor[i] = c.w.factor[row];
       if (c.bias) end.bias[i] = c.bias[row];
     }
+    // Converted where it is used: nobody waits for it here.
+    if (ROUNDED && call.residual) end.before = call.residual[output(tile, threadIdx.x % height)];
     return end;
   }
 
-  __device__ void multiply_all(const u8* shared, const u8* xs, const float* of_groups,
-                               float* sums) const {
-    if constexpr (BYTES) return consume<0>(shared, xs, of_groups, sums);
+  __device__ void multiply_all(const u8* shared, u8* xs, const float* of_groups, float* sums,
+                               Row& own) const {
+    if constexpr (ROUNDED) return consume<0>(shared, xs, of_groups, sums, own);
     switch (c.w.scales) {
       case 0:
-        return consume<0>(shared, xs, of_groups, sums);
+        return consume<0>(shared, xs, of_groups, sums, own);
       case 1:
-        return consume<1>(shared, xs, of_groups, sums);
+        return consume<1>(shared, xs, of_groups, sums, own);
       case 2:
-        return consume<2>(shared, xs, of_groups, sums);
+        return consume<2>(shared, xs, of_groups, sums, own);
       case 4:
-        return consume<4>(shared, xs, of_groups, sums);
+        return consume<4>(shared, xs, of_groups, sums, own);
       default:
-        if constexpr (STEPS == 8) consume<8>(shared, xs, of_groups, sums);
+        if constexpr (STEPS == 8) consume<8>(shared, xs, of_groups, sums, own);
     }
   }
 
@@ -432,18 +393,17 @@ struct Tile {
     meet();
     const u32 r = threadIdx.x % height, column = threadIdx.x / height, output = tile * height + r;
     if (column >= c.rows || output >= heights) return;
-    const float step = BYTES ? steps[column] : c.steps ? c.steps[column] : 1.f;
+    const float step = ROUNDED ? steps[column] : c.steps ? c.steps[column] : 1.f;
     const auto value = [&](u32 i) {
       return step * end.factor[i] * sum_of_shares<WARPS>(sums, r + i * 8, column) + end.bias[i];
     };
     const float y = gated ? activate_gated(value(0), value(1), c.kind) : activate(value(0), c.kind);
     const u64 at = (u64)column * heights + output;
-    if (c.end == CODED_END_LOGITS) reinterpret_cast<float*>(c.y)[at] = y;
+    if (ROUNDED && call.residual)
+      call.residual[at] = from_f32<act>(to_f32(end.before) + to_f32(from_f32<act>(y)));
+    else if (c.end == CODED_END_LOGITS) reinterpret_cast<float*>(c.y)[at] = y;
     else reinterpret_cast<act*>(c.y)[at] = from_f32<act>(y);
   }
-
-  // The warps that multiply.
-  __device__ static void meet() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
 
   __device__ void run(u8* shared) {
     __shared__ float steps_of_rows[CODED_SMALL_ROWS];
@@ -455,33 +415,35 @@ struct Tile {
     if (threadIdx.x >= WARPS * 32) {
       produce();
     } else {
-      begin();
       u8* const xs = shared + 2 * SMALL_M_SUMS_BYTES;
       float* const sums = reinterpret_cast<float*>(shared);
       float* const of_groups = reinterpret_cast<float*>(shared + input_sums);
-      take(xs, of_groups, sums);
-      multiply_all(shared + before, xs, of_groups, sums);
+      Row own(call, steps);
+      take(xs, of_groups, sums, own);
+      multiply_all(shared + before, xs, of_groups, sums, own);
     }
   }
 };
 
 extern __shared__ __align__(128) u8 dynamic_shared[];
 
-#define BODY(KIND, BYTES) Tile<KIND, BYTES>(a).run(dynamic_shared)
+#define BODY(KIND, X) Tile<KIND, X>(a).run(dynamic_shared)
 #else
 // f32 and older cards have no code here: the device never launches these for them.
-#define BODY(KIND, BYTES) (void)a
+#define BODY(KIND, X) (void)a
 #endif
 
-#define ENTRY(NAME, KIND, BYTES)                                                        \
+#define ENTRY(NAME, KIND, X)                                                            \
   __global__ void __launch_bounds__(SMALL_M_THREADS, SMALL_M_BLOCKS_PER_MULTIPROCESSOR) \
-      NAME(const CodedProduct a) {                                                      \
-    BODY(KIND, BYTES);                                                                  \
+      NAME(const CodedSmall a) {                                                        \
+    BODY(KIND, X);                                                                      \
   }
 
-ENTRY(coded_small_e4m3, CODE_KIND_E4M3, false)
-ENTRY(coded_small_e4m3_bytes, CODE_KIND_E4M3, true)
-ENTRY(coded_small_int8, CODE_KIND_INT8, false)
-ENTRY(coded_small_int4, CODE_KIND_INT4, false)
-ENTRY(coded_small_e2m1, CODE_KIND_E2M1, false)
-ENTRY(coded_small_table, CODE_KIND_TABLE, false)
+ENTRY(coded_small_e4m3, CODE_KIND_E4M3, OPERAND_ACT)
+ENTRY(coded_small_e4m3_bytes, CODE_KIND_E4M3, OPERAND_BYTES)
+ENTRY(coded_small_e4m3_row, CODE_KIND_E4M3, OPERAND_ROW)
+ENTRY(coded_small_e4m3_normed, CODE_KIND_E4M3, OPERAND_NORMED_ROW)
+ENTRY(coded_small_int8, CODE_KIND_INT8, OPERAND_ACT)
+ENTRY(coded_small_int4, CODE_KIND_INT4, OPERAND_ACT)
+ENTRY(coded_small_e2m1, CODE_KIND_E2M1, OPERAND_ACT)
+ENTRY(coded_small_table, CODE_KIND_TABLE, OPERAND_ACT)
