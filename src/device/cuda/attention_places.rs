@@ -16,6 +16,9 @@ const LAUNCH_US: f64 = 6.0;
 /// of them come near to.
 const BYTES_PER_PLACE: f64 = 75e3;
 const BYTES_OF_CARD: f64 = 4.6e6;
+/// One part in so many of the card is left to single tokens at least: how little fewer
+/// multiprocessors read is not known.
+const LEAST_LEFT: usize = 8;
 /// How many more items a block of prompts may have than it has with the whole card.
 const MOST_TURNS: usize = 32;
 
@@ -63,7 +66,8 @@ impl Heads {
         let ways = (first..first + MOST_TURNS).map(beside);
         let (us, places) = ways.min_by(|(a, _), (b, _)| a.total_cmp(b))?;
         let apart_us = first as f64 * item_us + singles_us(card) + LAUNCH_US;
-        (us < apart_us && places < card).then_some(places)
+        let left = card.saturating_sub(places);
+        (us < apart_us && left * LEAST_LEFT >= card).then_some(places)
     }
 }
 
@@ -107,6 +111,8 @@ mod tests {
     fn one_kind_has_the_card() {
         assert_eq!(places(&[], 64, 512), None);
         assert_eq!(places(&[[448, 448]], 0, 0), None);
+        // Items of 430 us for four multiprocessors less than all.
+        assert_eq!(places(&[[100, 32_000]; 4], 1, 32_000), None);
         // Items of 58 us: two turns take longer than one and the reading.
         assert_eq!(places(&[[504, 4096]], 8, 4096), None);
     }
