@@ -63,6 +63,28 @@ mod cuda_vision;
 #[path = "ops/quant_cases.rs"]
 mod quant_cases;
 
+/// Attention of `[heads, kv_heads, head_dim]` without anything special.
+fn heads_of([heads, kv_heads, head_dim]: [usize; 3]) -> AttnSpec {
+    AttnSpec {
+        heads,
+        kv_heads,
+        head_dim,
+        scale: (head_dim as f32).powf(-0.5),
+        window: None,
+        chunk: None,
+        softcap: None,
+        kv_scales: KvScales::ONE,
+        q_only: false,
+    }
+}
+
+/// Turns so many elements of a head, by the usual frequencies.
+fn turns(rotary_dim: usize) -> Rope {
+    let frequency = |i| 1e4f32.powf(-2.0 * i as f32 / rotary_dim as f32);
+    let inv_freq = (0..rotary_dim / 2).map(frequency).collect();
+    Rope { rotary_dim, inv_freq, magnitude: 1.25, growth: None, axes: None }
+}
+
 /// Rows of a step for the row-by-row ops: one, a few, odd, more than a tile.
 const ROWS: [usize; 5] = [1, 2, 7, 33, 130];
 

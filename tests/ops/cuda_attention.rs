@@ -20,18 +20,8 @@ fn scales(kv: Option<KvType>) -> KvScales {
 }
 
 /// Attention of `[heads, kv_heads, dim]` without anything special, over such pages.
-fn plain([heads, kv_heads, head_dim]: [usize; 3], kv: Option<KvType>) -> AttnSpec {
-    AttnSpec {
-        heads,
-        kv_heads,
-        head_dim,
-        scale: (head_dim as f32).powf(-0.5),
-        window: None,
-        chunk: None,
-        softcap: None,
-        kv_scales: scales(kv),
-        q_only: false,
-    }
+fn plain(shape: [usize; 3], kv: Option<KvType>) -> AttnSpec {
+    AttnSpec { kv_scales: scales(kv), ..heads_of(shape) }
 }
 
 /// A k that was rotated with a last bit of its own may go to the other of two neighbours of eight
@@ -121,22 +111,8 @@ fn mixed_steps(dtype: DType, kv: Option<KvType>) {
         compare!(dtype, &setup, &case, slack(dtype, kv, rotary), |b| {
             let width = (heads + 2 * kv_heads) * dim;
             let table = b.table(17, 300, width);
-            let scale = (dim as f32).powf(-0.5);
-            let spec = AttnSpec {
-                heads,
-                kv_heads,
-                head_dim: dim,
-                scale,
-                window,
-                chunk: None,
-                softcap,
-                kv_scales: scales(kv),
-                q_only: false,
-            };
-
-            let inv_freq =
-                (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();
-            let rope = Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25, growth, axes: None };
+            let spec = AttnSpec { window, softcap, ..plain([heads, kv_heads, dim], kv) };
+            let rope = Rope { growth, ..turns(rotary) };
             let rope = Some(&rope).filter(|_| rotary > 0 || growth.is_some());
 
             let mut results = Vec::new();

@@ -36,18 +36,7 @@ fn attention_over_whole_sequences() {
             compare!(dtype, &setup, &case, 1.0, |b| {
                 let width = (heads + 2 * kv_heads) * dim;
                 let table = b.table(41, 170, width);
-                let scale = (dim as f32).powf(-0.5);
-                let spec = AttnSpec {
-                    heads,
-                    kv_heads,
-                    head_dim: dim,
-                    scale,
-                    window,
-                    chunk: None,
-                    softcap,
-                    kv_scales: KvScales::ONE,
-                    q_only: false,
-                };
+                let spec = AttnSpec { window, softcap, ..heads_of([heads, kv_heads, dim]) };
 
                 let mut results = Vec::new();
                 for lengths in TEXTS {
@@ -77,26 +66,7 @@ fn rotation_without_pages() {
             compare!(dtype, &setup, &case, 1.0, |b| {
                 let width = (heads + 2 * kv_heads) * dim;
                 let table = b.table(44, 170, width);
-                let spec = AttnSpec {
-                    heads,
-                    kv_heads,
-                    head_dim: dim,
-                    scale: 1.0,
-                    window: None,
-                    chunk: None,
-                    softcap: None,
-                    kv_scales: KvScales::ONE,
-                    q_only: false,
-                };
-                let inv_freq =
-                    (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();
-                let rope = Rope {
-                    rotary_dim: rotary,
-                    inv_freq,
-                    magnitude: 1.25,
-                    growth: None,
-                    axes: None,
-                };
+                let (spec, rope) = (heads_of([heads, kv_heads, dim]), turns(rotary));
 
                 let mut results = Vec::new();
                 for lengths in TEXTS {

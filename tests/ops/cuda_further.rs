@@ -6,20 +6,6 @@ use triton_vllm::ids::TokenId;
 
 use super::*;
 
-fn heads_of(heads: usize, kv_heads: usize, dim: usize) -> AttnSpec {
-    AttnSpec {
-        heads,
-        kv_heads,
-        head_dim: dim,
-        scale: (dim as f32).powf(-0.5),
-        window: None,
-        chunk: None,
-        softcap: None,
-        kv_scales: KvScales::ONE,
-        q_only: false,
-    }
-}
-
 fn with_slopes(dtype: DType, spec: &AttnSpec, kv: KvType) {
     let AttnSpec { heads, kv_heads, head_dim, .. } = *spec;
     let setup = Setup {
@@ -53,17 +39,17 @@ fn with_slopes(dtype: DType, spec: &AttnSpec, kv: KvType) {
 #[test]
 fn scores_fall_with_distance() {
     each_type(|dtype| {
-        for spec in [heads_of(8, 8, 64), heads_of(6, 2, 128), heads_of(3, 3, 20)] {
+        for spec in [heads_of([8, 8, 64]), heads_of([6, 2, 128]), heads_of([3, 3, 20])] {
             with_slopes(dtype, &spec, dtype.into());
         }
-        with_slopes(dtype, &heads_of(4, 4, 64), KvType::E4m3);
+        with_slopes(dtype, &heads_of([4, 4, 64]), KvType::E4m3);
     });
 }
 
 #[test]
 fn heads_are_normed_by_weights_of_each() {
     each_type(|dtype| {
-        for spec in [heads_of(6, 2, 64), heads_of(4, 4, 20)] {
+        for spec in [heads_of([6, 2, 64]), heads_of([4, 4, 20])] {
             let case = format!("norms of {} heads of {}", spec.heads, spec.head_dim);
             compare!(dtype, &Setup::default(), &case, 1.0, |b| {
                 let table = b.table(7, 9, spec.row_width());

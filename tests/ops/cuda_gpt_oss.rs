@@ -23,17 +23,7 @@ fn with_sinks(dtype: DType, heads: (usize, usize, usize), window: Option<usize>,
         let width = (heads + 2 * kv_heads) * dim;
         let table = b.table(41, 700, width);
         let sinks = b.wide_vector(42, heads);
-        let spec = AttnSpec {
-            heads,
-            kv_heads,
-            head_dim: dim,
-            scale: (dim as f32).powf(-0.5),
-            window,
-            chunk: None,
-            softcap: None,
-            kv_scales: KvScales::ONE,
-            q_only: false,
-        };
+        let spec = AttnSpec { window, ..heads_of([heads, kv_heads, dim]) };
 
         let mut results = Vec::new();
         let mut qkv = b.tensor(700, width);

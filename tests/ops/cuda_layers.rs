@@ -8,17 +8,7 @@ use super::*;
 
 fn spec(heads: usize, kv_heads: usize, dim: usize, kv: Option<KvType>) -> AttnSpec {
     let kv_scales = if kv.is_some() { KvScales { k: 0.013, v: 0.02 } } else { KvScales::ONE };
-    AttnSpec {
-        heads,
-        kv_heads,
-        head_dim: dim,
-        scale: (dim as f32).powf(-0.5),
-        window: None,
-        chunk: None,
-        softcap: None,
-        kv_scales,
-        q_only: false,
-    }
+    AttnSpec { kv_scales, ..heads_of([heads, kv_heads, dim]) }
 }
 
 /// One layer stores, the next reads what it stored by q alone.

@@ -76,20 +76,8 @@ fn rotation(dtype: DType, case: &Case, slots: usize) {
     compare!(dtype, &setup, &name, 1.0, |b| {
         let width = (heads + 2 * kv_heads) * dim;
         let table = b.table(31, setup.step_tokens, width);
-        let spec = AttnSpec {
-            heads,
-            kv_heads,
-            head_dim: dim,
-            scale: (dim as f32).powf(-0.5),
-            window,
-            chunk: None,
-            softcap: None,
-            kv_scales: KvScales::ONE,
-            q_only: false,
-        };
-        let inv_freq =
-            (0..rotary / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotary as f32)).collect();
-        let rope = Rope { rotary_dim: rotary, inv_freq, magnitude: 1.25, growth, axes: None };
+        let spec = AttnSpec { window, ..heads_of([heads, kv_heads, dim]) };
+        let rope = Rope { growth, ..turns(rotary) };
         let rope = Some(&rope).filter(|_| rotary > 0 || growth.is_some());
 
         let mut results = Vec::new();

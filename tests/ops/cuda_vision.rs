@@ -43,17 +43,8 @@ fn rows(width: usize, angles: usize, window_ends: &[usize], image_ends: &[usize]
 }
 
 fn heads(heads: usize, head_dim: usize) -> AttnSpec {
-    AttnSpec {
-        heads,
-        kv_heads: heads,
-        head_dim,
-        scale: 3.0 * (head_dim as f32).powf(-0.5),
-        window: None,
-        chunk: None,
-        softcap: None,
-        kv_scales: KvScales::ONE,
-        q_only: false,
-    }
+    let usual = heads_of([heads, heads, head_dim]);
+    AttnSpec { scale: 3.0 * usual.scale, ..usual }
 }
 
 /// (window ends, image ends): single rows, parts of tiles, whole ones, and one more.
