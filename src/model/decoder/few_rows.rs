@@ -40,8 +40,9 @@ impl<T> FewRows<T> {
 impl<D: Device> Decoder<D> {
     /// Which rows the step just begun needs behind its last attention.
     pub(super) fn rows_of_logits(&self, dev: &D) -> LogitsRows {
-        let last = self.weights.layers.len() - 1;
-        let deepens = self.tower.as_ref().is_some_and(|tower| tower.deepens(last));
+        let last = self.weights.layers.len().checked_sub(1);
+        let tower = self.tower.as_ref().zip(last);
+        let deepens = tower.is_some_and(|(tower, last)| tower.deepens(last));
         let all = self.buffers.few.is_none() || self.hidden_rows.is_some() || deepens;
         match dev.logits_rows() {
             LogitsRows::Few(_) if all => LogitsRows::Gathered,
