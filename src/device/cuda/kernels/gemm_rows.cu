@@ -112,7 +112,7 @@ struct Product {
     ready();
 #pragma unroll
     for (u32 s = 0; s < 4; s++)
-      multiply_rows<BYTES>(sums, left + s * 2, right + s * 2, !fresh || s != 0);
+      multiply_shared<BYTES>(sums, left + s * 2, right + s * 2, !fresh || s != 0);
     submit();
   }
   // A tile's products. Of half types those of a stage begin before those of the one before are

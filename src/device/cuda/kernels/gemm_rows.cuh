@@ -4,7 +4,7 @@
 #include "activation.cuh"
 #include "bulk.cuh"
 #include "cluster.cuh"
-#include "wgmma_rows.cuh"
+#include "warpgroup.cuh"
 
 #if ARCH == 90 && ACT != 0
 // What of a product T is copied next. T has a stage's fetch_weights(cursor) and

@@ -105,7 +105,7 @@ struct Product {
       ready();
 #pragma unroll
       for (u32 s = 0; s < 4; s++)
-        multiply_rows<false>(acc, left + s * 2, right + s * 2, unit != 0 || s != 0);
+        multiply_shared(acc, left + s * 2, right + s * 2, unit != 0 || s != 0);
       submit();
       finish<1>();
       if (unit != 0) leave(before);

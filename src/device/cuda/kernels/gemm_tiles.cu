@@ -111,11 +111,6 @@ struct Tile {
 
   // ---- The warpgroups that multiply ----
 
-  __device__ static void multiply(float (&d)[SUMS], u64 a, u64 b, int add) {
-    if constexpr (BYTES) multiply_bytes(d, a, b, add);
-    else multiply_shared(d, a, b, add);
-  }
-
   // A stage's products onto the sums.
   __device__ void add_stage(u32 stage, bool fresh, float (&acc)[SUMS]) const {
     const u32 place = ring + stage * STAGE;
@@ -125,8 +120,8 @@ struct Tile {
     ready();
 #pragma unroll
     for (u32 s = 0; s < 4; s++) {
-      if constexpr (BYTES) multiply(part, left + s * 2, right + s * 2, s != 0);
-      else multiply(acc, left + s * 2, right + s * 2, !fresh || s != 0);
+      if constexpr (BYTES) multiply_shared<BYTES>(part, left + s * 2, right + s * 2, s != 0);
+      else multiply_shared<BYTES>(acc, left + s * 2, right + s * 2, !fresh || s != 0);
     }
     submit();
     finish<0>();

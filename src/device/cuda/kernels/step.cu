@@ -5,11 +5,10 @@
 // fetch_input reads it out of pinned memory, while the step before still runs, and writes it when
 // that is done. (A copy engine would wait for the step before, and the step for the copy engine.)
 //
-// prepare: one block per row of the plan, 128 threads. A block
-// first applies the changes of its own slot (so one launch does both without a grid-wide wait:
-// nobody else reads that row), then writes id, position, slot and adapter slot of its token rows.
-// Slots with changes and no tokens have a record with count 0. Bytes: the input once, 28 per token
-// row. It lives on launch latency, ~2 us.
+// prepare has a block of 128 threads per row of the plan. It first applies the changes of its own
+// slot (so one launch does both without a grid-wide wait: nobody else reads that row), then writes
+// id, position, slot and adapter slot of its token rows. Slots with changes and no tokens have a
+// record with count 0. Bytes: the input once, 28 per token row. It lives on launch latency, ~2 us.
 #include "logits_order.cuh"
 
 __global__ void fetch_input(const FetchInput a) {

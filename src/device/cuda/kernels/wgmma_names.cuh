@@ -1,10 +1,7 @@
-// wgmma m64 x N of two operands in shared memory, of more widths than warpgroup.cuh has: half types
-// (k16) and codes of E4M3 (k32) into f32, both operands with neighbours along the inner dimension.
-// d = (add ? d : 0) + a b; what a thread holds of d warpgroup.cuh says.
+// What wgmma's asm names the registers of its result by, for warpgroup.cuh: d[0..4 n + 4] are ALL_n
+// in the text and FOURS_n among the operands.
 #pragma once
-#include "warpgroup.cuh"
 
-#if ARCH == 90 && ACT != 0
 // Names of operands by fours, and the registers that they are.
 #define NAMES_0 "%0, %1, %2, %3"
 #define NAMES_1 ", %4, %5, %6, %7"
@@ -102,33 +99,3 @@
 #define ALL_29 ALL_28 NAMES_29
 #define ALL_30 ALL_29 NAMES_30
 #define ALL_31 ALL_30 NAMES_31
-
-// SHAPE, the type of operands, what follows the predicate, the last four of d, the number of the
-// operand behind d and of the two that follow.
-#define WGMMA_INTO(SHAPE, TYPES, TAIL, LAST, A, B, P)                                   \
-  asm volatile("{ .reg .pred p; setp.ne.b32 p, %" #P ", 0; "                            \
-               "wgmma.mma_async.sync.aligned." SHAPE ".f32." TYPES " {" ALL_##LAST "}, " \
-               "%" #A ", %" #B ", p, 1, 1" TAIL "; }"                                    \
-               : FOURS_##LAST                                                           \
-               : "l"(a), "l"(b), "r"(add))
-
-#define WGMMA_BOTH(N, LAST, A, B, P)                                                          \
-  template <bool BYTES>                                                                       \
-  __device__ __forceinline__ void multiply_rows(float (&d)[N / 2], u64 a, u64 b, int add) {   \
-    if constexpr (BYTES) WGMMA_INTO("m64n" #N "k32", "e4m3.e4m3", "", LAST, A, B, P);         \
-    else WGMMA_INTO("m64n" #N "k16", OPERAND "." OPERAND, ", 0, 0", LAST, A, B, P);           \
-  }
-
-WGMMA_BOTH(40, 4, 20, 21, 22)
-WGMMA_BOTH(48, 5, 24, 25, 26)
-WGMMA_BOTH(56, 6, 28, 29, 30)
-WGMMA_BOTH(64, 7, 32, 33, 34)
-WGMMA_BOTH(80, 9, 40, 41, 42)
-WGMMA_BOTH(96, 11, 48, 49, 50)
-WGMMA_BOTH(112, 13, 56, 57, 58)
-WGMMA_BOTH(128, 15, 64, 65, 66)
-WGMMA_BOTH(160, 19, 80, 81, 82)
-WGMMA_BOTH(192, 23, 96, 97, 98)
-WGMMA_BOTH(224, 27, 112, 113, 114)
-WGMMA_BOTH(256, 31, 128, 129, 130)
-#endif
