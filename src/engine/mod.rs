@@ -45,6 +45,8 @@ mod backlog_tests;
 #[cfg(test)]
 mod nonfinite_tests;
 #[cfg(test)]
+mod prepare_tests;
+#[cfg(test)]
 mod tests;
 
 pub use crate::scheduler::DraftStats;

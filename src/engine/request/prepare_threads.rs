@@ -1,6 +1,7 @@
-//! The threads that prepare requests which would hold up the caller: one that tokenises long
-//! prompts and reads images, several that compile grammars, and several that fetch images of URLs.
-//! `handle` asks which request is one for them; each is passed on to [`Intake`] there, or refused.
+//! The threads that prepare requests which would hold up the caller: several that tokenise prompts,
+//! others for the longest of them, one that reads images, several that compile grammars, and
+//! several that fetch images of URLs. `handle` asks which request is one for them; each is passed
+//! on to [`Intake`] there, or refused.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -18,12 +19,16 @@ use crate::internal;
 use crate::text::{Interrupt, NeverInterrupted, STACK_BYTES};
 use crate::threads;
 
-/// Requests of up to this many bytes of text are prepared on the caller's thread (a fraction of a
-/// millisecond); larger ones on a thread of their own, so that one book does not hold up a hundred
-/// questions.
-const INLINE_BYTES: usize = 16 * 1024;
-/// Threads that compile grammars, as long as none takes long: half of the cores, between these.
-const COMPILERS: (usize, usize) = (2, 8);
+/// Requests of up to this many bytes of text are prepared on the caller's thread. A server calls
+/// with one request after the other, and tokenising takes some 3 MB a second: 64 chats of 14 KB
+/// that come at once would have the last one wait for a third of a second.
+const INLINE_BYTES: usize = 2 * 1024;
+/// Texts from here on take tens of milliseconds to seconds. They have threads of their own, so that
+/// no number of books holds up a question.
+const BOOK_BYTES: usize = 64 * 1024;
+/// Threads that tokenise, as many for books, and that compile grammars, as long as none takes long:
+/// half of the cores, between these.
+const THREADS: (usize, usize) = (2, 8);
 /// Threads that fetch images, where that is allowed: each waits for a host, up to 30 s a request.
 const FETCHERS: usize = 8;
 
@@ -31,7 +36,9 @@ const FETCHERS: usize = 8;
 /// engine's tickets and by the length of a prompt.
 pub(crate) struct PrepareThreads {
     intake: Arc<Intake>,
-    long_prompts: Sender<NewRequest>,
+    prompts: Sender<NewRequest>,
+    books: Sender<NewRequest>,
+    images: Sender<NewRequest>,
     grammars: Workers,
     /// None: no image may be fetched.
     fetches: Option<Sender<NewRequest>>,
@@ -47,17 +54,27 @@ impl PrepareThreads {
     ) -> Result<(PrepareThreads, Vec<JoinHandle<()>>)> {
         intake.warn_of_vocabulary(name);
 
-        let (long_prompts, requests) = unbounded();
-        let tokenizing = Arc::clone(intake);
-        let body = move || tokenize(&tokenizing, &requests);
-        let tokenizer = threads::spawn_with_stack(format!("tokenize {name}"), STACK_BYTES, body)?;
-
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let compilers = (cores / 2).clamp(COMPILERS.0, COMPILERS.1);
-        let rules = Rules { threads: compilers, limit: grammar_limit, answers: true };
-        let (grammars, supervisor) = Workers::start(format!("compile {name}"), rules)?;
+        let several = (cores / 2).clamp(THREADS.0, THREADS.1);
+        let mut all = Vec::new();
+        let mut start = |what: &str, count: usize| -> Result<Sender<NewRequest>> {
+            let (sender, requests) = unbounded();
+            for n in 0..count {
+                let (intake, requests) = (Arc::clone(intake), requests.clone());
+                let body = move || accept_all(&intake, &requests);
+                let name = format!("{what}{n} {name}");
+                all.push(threads::spawn_with_stack(name, STACK_BYTES, body)?);
+            }
+            Ok(sender)
+        };
+        let prompts = start("tokenize", several)?;
+        let books = start("book", several)?;
+        // One: a small file may be a large picture.
+        let images = start("image", 1)?;
 
-        let mut all = vec![tokenizer, supervisor];
+        let rules = Rules { threads: several, limit: grammar_limit, answers: true };
+        let (grammars, supervisor) = Workers::start(format!("compile {name}"), rules)?;
+        all.push(supervisor);
         let mut fetches = None;
         if intake.images.as_ref().is_some_and(ImageIntake::fetches) {
             let (urls, requests) = unbounded();
@@ -71,7 +88,7 @@ impl PrepareThreads {
             fetches = Some(urls);
         }
         let intake = Arc::clone(intake);
-        Ok((PrepareThreads { intake, long_prompts, grammars, fetches }, all))
+        Ok((PrepareThreads { intake, prompts, books, images, grammars, fetches }, all))
     }
 
     /// Is this too much for the caller's own thread?
@@ -88,10 +105,15 @@ impl PrepareThreads {
         if let Some(fetches) = self.fetches.as_ref().filter(|_| has_urls(&request)) {
             return fetches.send(request).map_err(lost);
         }
-        if !has_grammar(&request) {
-            return self.long_prompts.send(request).map_err(lost);
+        if has_grammar(&request) {
+            return self.grammars.send(grammar_task(&self.intake, request));
         }
-        self.grammars.send(grammar_task(&self.intake, request))
+        let threads = match has_images(&request) {
+            true => &self.images,
+            false if request.work_bytes() < BOOK_BYTES => &self.prompts,
+            false => &self.books,
+        };
+        threads.send(request).map_err(lost)
     }
 }
 
@@ -124,8 +146,8 @@ fn has_images(request: &NewRequest) -> bool {
     matches!(request, NewRequest::Generate(request) if !request.images.is_empty())
 }
 
-/// The body of the thread that tokenises long prompts.
-fn tokenize(intake: &Intake, requests: &Receiver<NewRequest>) {
+/// The body of a thread that tokenises, or reads images.
+fn accept_all(intake: &Intake, requests: &Receiver<NewRequest>) {
     for request in requests {
         prepare(request, |request| intake.accept(request, &NeverInterrupted));
     }

@@ -1,0 +1,104 @@
+//! Requests that wait for others to be prepared: which of them may, and which may not.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{bounded, unbounded, Receiver, Sender};
+use parking_lot::{Condvar, Mutex};
+
+use super::request::{Answer, Client, GenerateRequest, RequestOptions, Returns};
+use super::tests::{bench, Bench, Fault, PATIENCE};
+use crate::error::{Error, Result};
+use crate::sampling::{SamplingLimits, SamplingParams};
+
+/// What a thread that prepares requests asks its first question of.
+struct Asked<F> {
+    cancelled: F,
+    ends: Sender<Result<Answer>>,
+}
+
+impl<F: Fn() -> bool + Send + Sync> Client for Asked<F> {
+    fn cancelled(&self) -> bool {
+        (self.cancelled)()
+    }
+
+    fn respond(&self, _: Answer) {}
+
+    fn finish(&self, outcome: Result<Answer>) {
+        let _ = self.ends.send(outcome);
+    }
+}
+
+/// Has so many bytes of words that are not to be said.
+fn submit(
+    bench: &Bench,
+    bytes: usize,
+    cancelled: impl Fn() -> bool + Send + Sync + 'static,
+) -> Receiver<Result<Answer>> {
+    let (ends, told) = unbounded();
+    let words = "x".repeat(bytes / 2);
+    let sampling = format!(r#"{{"temperature": 0, "max_tokens": 3, "bad_words": ["{words}"]}}"#);
+    let limits = SamplingLimits::new(4096, 20);
+    let request = GenerateRequest {
+        prompt: "The most dangerous animal is".into(),
+        images: Vec::new(),
+        params: SamplingParams::parse_text(&sampling, &limits).expect("valid"),
+        stream: false,
+        returns: Returns::default(),
+        client: Arc::new(Asked { cancelled, ends }),
+        arrival: Instant::now(),
+        options: RequestOptions::default(),
+    };
+    bench.engine.submit(request).expect("room");
+    told
+}
+
+/// Two chats, and two books, are prepared at the same time: each waits for the other.
+#[test]
+fn requests_of_a_kind_are_prepared_side_by_side() {
+    for bytes in [4 << 10, 100 << 10] {
+        let bench = bench(Fault::None, 1, 4, 64);
+        let here = Arc::new((Mutex::new(0), Condvar::new()));
+        let both: Vec<_> = (0..2)
+            .map(|_| {
+                let (here, met) = (here.clone(), OnceLock::new());
+                let meet = move || {
+                    let (count, came) = &*here;
+                    let mut count = count.lock();
+                    *count += 1;
+                    came.notify_all();
+                    let alone = |count: &mut usize| *count < 2;
+                    !came.wait_while_for(&mut count, alone, PATIENCE / 4).timed_out()
+                };
+                submit(&bench, bytes, move || *met.get_or_init(&meet))
+            })
+            .collect();
+        for told in both {
+            let outcome = told.recv_timeout(PATIENCE).expect("a final");
+            assert!(matches!(outcome, Err(Error::Cancelled(_))), "{bytes} bytes: {outcome:?}");
+        }
+        bench.engine.drain(PATIENCE);
+    }
+}
+
+/// However many books there are, a chat does not wait for them.
+#[test]
+fn books_hold_up_no_chat() {
+    let bench = bench(Fault::None, 1, 4, 64);
+    let (open, gate) = bounded::<()>(0);
+    let books: Vec<_> = (0..20)
+        .map(|_| {
+            let gate = gate.clone();
+            submit(&bench, 100 << 10, move || gate.recv_timeout(PATIENCE) != Ok(()))
+        })
+        .collect();
+
+    let chat = submit(&bench, 4 << 10, || false);
+    assert!(chat.recv_timeout(PATIENCE / 2).expect("a final").is_ok());
+
+    drop(open);
+    for told in books {
+        assert!(told.recv_timeout(PATIENCE).expect("a final").is_err());
+    }
+    bench.engine.drain(Duration::from_secs(5));
+}
