@@ -1391,9 +1391,6 @@ pub struct RingAttention {
     #[doc = " A row for each K or V of a head; boxes of RING_BOX_KEYS keys, 128 bytes each."]
     pub pool: TensorMap,
     pub attention: PagedAttention,
-    #[doc = " The kernel in front is that of the step's prompts: it is not waited for."]
-    pub beside: u32,
-    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -1402,10 +1399,6 @@ const _: () = {
     ["Offset of field: RingAttention::pool"][::std::mem::offset_of!(RingAttention, pool) - 0usize];
     ["Offset of field: RingAttention::attention"]
         [::std::mem::offset_of!(RingAttention, attention) - 128usize];
-    ["Offset of field: RingAttention::beside"]
-        [::std::mem::offset_of!(RingAttention, beside) - 288usize];
-    ["Offset of field: RingAttention::unused"]
-        [::std::mem::offset_of!(RingAttention, unused) - 292usize];
 };
 #[doc = " Sequences have one row each, of which the kernel does what rope_store would have done, but for\n q and k in qkv, which stay as they are. Head sizes and `rope.half` are multiples of 8."]
 #[repr(C)]

@@ -30,7 +30,6 @@
 //! | `latent_attention` | the same over latent vectors |
 //! | `page_attention` | which of the two, by what pages hold |
 //! | `worklist` | which tile of a step's attention meets which keys |
-//! | `attention_places` | prompts and single tokens at once: who has how much of the card |
 //! | `low_rank` | what adapters hold behind a weight |
 //! | [`weights`], `staging` | weights; the way of their bytes to the GPU |
 //! | `joins`, `joined_norm` | what ranks do together behind an op, and with a norm behind that |
@@ -55,7 +54,6 @@
 mod abi;
 mod adapters;
 mod attention;
-mod attention_places;
 mod coded;
 mod coded_inputs;
 mod coded_kernels;

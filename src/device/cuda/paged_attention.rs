@@ -13,7 +13,6 @@
 use std::sync::Arc;
 
 use super::abi::{self, PagedAttention, PromptAttention, RopeStore};
-use super::attention_places::Heads;
 use super::context::Context;
 use super::device_ptr::DevicePtr;
 use super::graphs;
@@ -126,13 +125,8 @@ pub struct Attention {
     page_size: usize,
     /// K or V of heads in a layer's pool.
     pool_rows: usize,
-    heads: Heads,
     /// Blocks of the split kernel per KV head: together as many as the card holds at once.
     split_blocks: usize,
-    /// Those of the current step: where prompts attend at the same time they have this many
-    /// multiprocessors, and fewer are left.
-    step_blocks: usize,
-    prompt_places: Option<usize>,
     list: WorkList,
     /// Where the list begins in the step's input, in words.
     list_start: usize,
@@ -198,10 +192,7 @@ impl Attention {
             ring: ring.is_some(),
             page_size,
             pool_rows,
-            heads: Heads { kv_heads, dim, card: context.multiprocessors as usize },
             split_blocks,
-            step_blocks: split_blocks,
-            prompt_places: None,
             list: WorkList::default(),
             list_start: 0,
             parts: Memory::new(context, rows * dim * 4, "parts of attention")?,
@@ -217,24 +208,9 @@ impl Attention {
         let Some(group) = self.group else { return false };
         self.list_start = start;
         if self.tiled {
-            let singles = self.list.make_prompts(self.tiling, chunks, group, keys_end);
-            self.share_places(singles);
-            self.list.add_singles(self.tiling, chunks, group, self.step_blocks);
+            self.list.make(self.tiling, chunks, group, self.split_blocks, keys_end);
         }
         self.list.prompt_tiles == 0
-    }
-
-    /// Prompts and single tokens of a step attend at the same time, where their kernels can.
-    fn share_places(&mut self, singles: usize) {
-        let card = self.heads.card;
-        let left = |places: usize| self.split_blocks * (card - places) / card;
-        // Only the mapped kernel has pairs.
-        let places = match self.ring && self.prompt_pairs > 0 {
-            true => self.heads.places_of_prompts(&self.list, singles),
-            false => None,
-        };
-        self.prompt_places = places.filter(|&places| left(places) > 0);
-        self.step_blocks = self.prompt_places.map_or(self.split_blocks, left);
     }
 
     /// The work list, in words.
@@ -293,13 +269,12 @@ impl Attention {
         }
 
         let items = items.offset_bytes(prompt_tiles * size_of::<abi::WorkItem>());
-        let blocks = [self.step_blocks, kv_heads];
+        let blocks = [self.split_blocks, kv_heads];
         if let Some(ring) = kinds.ring.filter(|_| self.ring) {
             let pool = self.pool(call).whole_rows(self.kv.plain(), abi::RING_BOX_KEYS as usize)?;
             let stages = ring_attention::slots(call.spec.head_dim);
             let parameters = self.parameters(call, items, stages);
-            let beside = self.prompt_places.is_some();
-            return ring.launch(context, blocks, pool, parameters, call.rope, beside);
+            return ring.launch(context, blocks, pool, parameters, call.rope);
         }
         let parameters = self.parameters(call, items, self.split.stages);
         let shared = self.split.shared_bytes;
@@ -329,7 +304,6 @@ impl Attention {
                     1 => context.multiprocessors as usize,
                     _ => self.prompt_pairs,
                 };
-                let most = self.prompt_places.map_or(most, |places| most.min(places / together));
                 let blocks = [(tiles * kv_heads).min(most) * together, 1];
                 let threads = MappedTile::of(call.spec.head_dim).threads;
                 let pool = self.pool(call);

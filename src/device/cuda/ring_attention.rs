@@ -49,8 +49,7 @@ impl<'a> Ring<'a> {
     }
 
     /// A step's single tokens, by `[blocks of a KV head, KV heads]`. `rope`: q and k are still to
-    /// be rotated, and k and v to be stored. `beside`: the launch in front is that of the step's
-    /// prompts, which leaves room.
+    /// be rotated, and k and v to be stored.
     pub fn launch(
         &self,
         context: &Context,
@@ -58,12 +57,10 @@ impl<'a> Ring<'a> {
         pool: TensorMap,
         attention: PagedAttention,
         rope: Option<&RopeStore>,
-        beside: bool,
     ) -> Result<()> {
         let threads = abi::RING_THREADS;
         let Some(rope) = rope else {
-            let beside = u32::from(beside);
-            let parameters = RingAttention { pool, attention, beside, unused: 0 };
+            let parameters = RingAttention { pool, attention };
             let shared = shared_bytes(self.dim);
             return self.apart.launch_shared(context, blocks, threads, shared, &parameters);
         };

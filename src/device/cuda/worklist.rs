@@ -87,41 +87,16 @@ impl WorkList {
         blocks: usize,
         keys_end: KeysEnd<'_>,
     ) {
-        self.make_prompts(tiling, chunks, group, keys_end);
-        self.add_singles(tiling, chunks, group, blocks);
-    }
-
-    /// The first part of it: the tiles of prompts. Tiles of keys of single tokens are still to be
-    /// added: so many for each KV head.
-    pub fn make_prompts(
-        &mut self,
-        tiling: Tiling,
-        chunks: &[BatchChunk],
-        group: usize,
-        keys_end: KeysEnd<'_>,
-    ) -> usize {
         self.items.clear();
-        let single = |chunk: &&BatchChunk| is_split(chunk, group, tiling.split_rows);
+        let split_rows = tiling.split_rows;
+        let single = |chunk: &&BatchChunk| is_split(chunk, group, split_rows);
         self.cut_prompts(tiling, || chunks.iter().filter(|s| !single(s)), group, keys_end);
 
         let tokens = || chunks.iter().filter(single);
         self.split = tokens().next().is_some();
-        tokens().map(|chunk| tiles_of_keys(tiling, chunk, group)).sum()
-    }
-
-    /// The second part.
-    pub fn add_singles(
-        &mut self,
-        tiling: Tiling,
-        chunks: &[BatchChunk],
-        group: usize,
-        blocks: usize,
-    ) {
         if !self.split {
             return;
         }
-        let split_rows = tiling.split_rows;
-        let tokens = || chunks.iter().filter(|chunk| is_split(chunk, group, split_rows));
         let cost = least_cost(tiling, tokens, group, blocks);
         let first = self.items.len();
         self.items.resize(first + blocks, WorkItem::default());
@@ -231,18 +206,16 @@ fn item(chunk: &BatchChunk, begin: usize, count: usize, keys: Range<usize>) -> W
     }
 }
 
-/// What a sequence of few tokens costs a KV head, in tiles of keys.
-fn tiles_of_keys(tiling: Tiling, chunk: &BatchChunk, group: usize) -> usize {
-    let row_tiles = (chunk.tokens * group).div_ceil(tiling.split_rows);
-    row_tiles * (chunk.length.div_ceil(tiling.keys) + ITEM_COST_TILES)
-}
-
 /// The least cost of the most expensive block with which `blocks` suffice.
 fn least_cost<'a, S>(tiling: Tiling, singles: impl Fn() -> S, group: usize, blocks: usize) -> usize
 where
     S: Iterator<Item = &'a BatchChunk>,
 {
-    let all: usize = singles().map(|chunk| tiles_of_keys(tiling, chunk, group)).sum();
+    let of = |chunk: &BatchChunk| {
+        let row_tiles = (chunk.tokens * group).div_ceil(tiling.split_rows);
+        row_tiles * (chunk.length.div_ceil(tiling.keys) + ITEM_COST_TILES)
+    };
+    let all: usize = singles().map(of).sum();
     // Cuts cost little more than a block's share of everything, so this ends after a few rounds.
     (all.div_ceil(blocks).max(ITEM_COST_TILES + 1)..)
         .find(|&cost| cut(tiling, singles(), group, cost, |_, _, _, _| {}) <= blocks)

@@ -347,8 +347,6 @@ struct alignas(64) TensorMap {
 struct RingAttention {
   TensorMap pool;  // A row for each K or V of a head; boxes of RING_BOX_KEYS keys, 128 bytes each.
   PagedAttention attention;
-  u32 beside;  // The kernel in front is that of the step's prompts: it is not waited for.
-  u32 unused;
 };
 
 // Sequences have one row each, of which the kernel does what rope_store would have done, but for

@@ -233,7 +233,7 @@ __device__ __forceinline__ void attend_items(const RingAttention& call, Ring<D> 
       if (first && blockIdx.x == 0) await();
       return;
     }
-    if (first && !call.beside) await();
+    if (first) await();
     const KeyRange range(c, item);
     if (count <= NarrowTile<D>::ROWS)
       attend_apart<D, NarrowTile<D>>(c, item, count, range, ring, merged);
@@ -306,15 +306,8 @@ __device__ __forceinline__ void attend_by_ring(const RingAttention& call) {
   __shared__ __align__(8) u64 barriers[2 * Ring<D>::SLOTS];
   give_leave();
   const Shared<D> shared(barriers);
-  // The kernel of prompts gave leave behind its own wait: what it waited for is there, and no block
-  // comes here before. The step goes on when both are done.
-  if (call.beside) asm volatile("fence.acq_rel.gpu;" ::: "memory");
-  if (threadIdx.x >= SPLIT_THREADS) {
-    copy_items<D>(call.pool, call.attention, shared.ring, !call.beside);
-  } else {
-    attend_items<D>(call, shared.ring, shared.merged());
-    if (call.beside && blockIdx.x == 0) await();
-  }
+  if (threadIdx.x >= SPLIT_THREADS) copy_items<D>(call.pool, call.attention, shared.ring, true);
+  else attend_items<D>(call, shared.ring, shared.merged());
 }
 
 template <int D>
