@@ -193,8 +193,9 @@ pub trait DenseOps: DeviceTypes {
         out: &mut Self::Tensor,
     ) -> Result<()>;
 
-    /// `linear` into the seam's delta, then its `add_norm`: the same numbers. A device whose
-    /// weights are shared out by ranks may make one of the sum over ranks and of what follows.
+    /// `linear` into the seam's delta, then its `add_norm`: the same numbers, but that a device may
+    /// round the sum with the residual once, and leave anything in the delta. A device whose weights
+    /// are shared out by ranks may make one of the sum over ranks and of what follows.
     fn linear_add_norm(
         &mut self,
         weight: &Self::Weight,

@@ -281,6 +281,7 @@ impl Cuda {
             x: inputs.x,
             w: coded.matrix.rows,
             y: sums,
+            added_to: None,
         };
 
         let factor = coded.matrix.factor;
@@ -324,6 +325,7 @@ impl Cuda {
                 x: inputs.x,
                 w: plain,
                 y: sums.offset_bytes(first * if logits { 4 } else { act }),
+                added_to: None,
             };
             self.gemm.run(&self.kernels, &product)?;
         }

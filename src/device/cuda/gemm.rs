@@ -268,9 +268,12 @@ impl Gemm {
         let plan = &self.plans[&key];
         match &plan.algorithm {
             Some(algorithm) => {
-                let operands = product.w.address() ^ product.y.address();
+                let (y, beta) =
+                    product.added_to.map_or((product.y, 0.0), |added_to| (added_to, 1.0));
+                let product = Product { y, ..*product };
+                let operands = product.w.address() ^ y.address();
                 self.context.launch(operands, product.rows as u64, |stream| {
-                    check(self.multiply(plan, algorithm, product, stream), "cublasLtMatmul")
+                    check(self.multiply(plan, algorithm, &product, beta, stream), "cublasLtMatmul")
                         .map_err(|e| e.context(&format!("{}: ", key.shape())))
                 })
             }
@@ -320,14 +323,16 @@ impl Gemm {
         Ok(true)
     }
 
+    /// y = x W^T + beta y.
     fn multiply(
         &self,
         plan: &TunedGemm,
         algorithm: &lt::cublasLtMatmulAlgo_t,
         product: &Product,
+        beta: f32,
         stream: CUstream,
     ) -> lt::cublasStatus_t {
-        let (one, zero) = (1f32, 0f32);
+        let one = 1f32;
         // SAFETY: all handles live; the operands are live device memory of at least the layouts'
         // sizes (the ops check rows and widths); scalars are on the host, as the descriptor says
         // by default.
@@ -340,7 +345,7 @@ impl Gemm {
                 plan.w.0,
                 product.x.as_ptr(),
                 plan.x.0,
-                ptr::from_ref(&zero).cast(),
+                ptr::from_ref(&beta).cast(),
                 product.y.as_ptr(),
                 plan.y.0,
                 product.y.as_ptr(),
@@ -368,10 +373,11 @@ impl Gemm {
         }
         let kernel = if p.logits { &kernels.gemm_logits } else { &kernels.gemm_plain };
         let blocks = [p.outputs.div_ceil(TILE), p.rows.div_ceil(TILE)];
+        let threads = (TILE * TILE) as u32;
         kernel.launch(
             &self.context,
             blocks,
-            (TILE * TILE) as u32,
+            threads,
             &abi::PlainGemm {
                 x: p.x,
                 w: p.w,
@@ -381,7 +387,11 @@ impl Gemm {
                 inputs: p.inputs as u32,
                 stride: p.stride as u32,
             },
-        )
+        )?;
+
+        let Some(residual) = p.added_to else { return Ok(()) };
+        let sum = abi::AddRows { delta: p.y, residual, width: p.outputs as u32 };
+        kernels.add_rows.launch(&self.context, [p.rows, 1], threads, &sum)
     }
 
     fn plan(&mut self, kernels: &Kernels, product: &Product) -> Result<TunedGemm> {
@@ -498,7 +508,7 @@ impl Gemm {
             if many { (CANDIDATES_OF_MANY, RUNS_OF_MANY) } else { (CANDIDATES, RUNS) };
         let mut best = None;
         for candidate in candidates.iter().take(most) {
-            let run = || self.multiply(plan, &candidate.algo, product, self.context.stream());
+            let run = || self.multiply(plan, &candidate.algo, product, 0.0, self.context.stream());
             if run() != lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
                 continue;
             }

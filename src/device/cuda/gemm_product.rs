@@ -18,6 +18,9 @@ pub struct Product {
     pub x: DevicePtr,
     pub w: DevicePtr,
     pub y: DevicePtr,
+    /// As y, of whole rows: the product is added to what is here, rounded once, and y may hold
+    /// anything afterwards.
+    pub added_to: Option<DevicePtr>,
 }
 
 /// What x and w of a product are.

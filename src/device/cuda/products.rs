@@ -15,6 +15,15 @@ use super::{Cuda, ROW_THREADS};
 use crate::device::{Activation, Join};
 use crate::error::Result;
 
+/// Whose kernels multiply.
+enum Way {
+    Few,
+    Rows(gemm_rows::Plan),
+    Tiles,
+    MoreRows(gemm_rows_more::Plan),
+    Library,
+}
+
 impl From<Activation> for abi::Activation {
     fn from(act: Activation) -> abi::Activation {
         match act {
@@ -84,43 +93,92 @@ impl Cuda {
         }
         let x = self.rounded_values(rows, weight.inputs, weight.rounding, x.x)?;
         let (outputs, inputs, w) = (weight.outputs, weight.inputs, weight.matrix());
-        if gemm_small_m::takes(&self.context, self.dtype, rows, inputs) {
-            let (x, norm) = self.take_norm(rows, inputs, x);
-            let residual = DevicePtr::NULL;
-            let call = gemm_small_m::SmallProduct {
-                rows,
-                outputs,
-                inputs,
-                x,
-                w,
-                bias,
-                y,
-                end,
-                residual,
-                norm,
-            };
-            return gemm_small_m::run(&self.context, &self.kernels, &call);
-        }
-
         let kind = gemm_tiles::Kind::Activations(self.dtype);
         let call = TiledProduct { kind, rows, outputs, inputs, x, w, bias, y, end };
         let held = &self.rows_held;
-        if let Some(plan) = gemm_rows::plan(&self.context, held, self.dtype, &call) {
-            return gemm_rows::run(&self.context, &self.kernels, held, plan, &call);
-        }
-        if gemm_tiles::takes(&self.context, self.dtype, &call) {
-            return gemm_tiles::run(&self.context, &self.kernels, &self.tile_shares, &call);
-        }
-        if let Some(plan) = gemm_rows_more::plan(&self.context, held, self.dtype, &call) {
-            return gemm_rows_more::run(&self.context, &self.kernels, held, plan, &call);
+        match self.way(&call) {
+            Way::Few => {
+                let (x, norm) = self.take_norm(rows, inputs, x);
+                let residual = DevicePtr::NULL;
+                let call = gemm_small_m::SmallProduct {
+                    rows,
+                    outputs,
+                    inputs,
+                    x,
+                    w,
+                    bias,
+                    y,
+                    end,
+                    residual,
+                    norm,
+                };
+                return gemm_small_m::run(&self.context, &self.kernels, &call);
+            }
+            Way::Rows(plan) => {
+                return gemm_rows::run(&self.context, &self.kernels, held, plan, &call);
+            }
+            Way::Tiles => {
+                return gemm_tiles::run(&self.context, &self.kernels, &self.tile_shares, &call);
+            }
+            Way::MoreRows(plan) => {
+                return gemm_rows_more::run(&self.context, &self.kernels, held, plan, &call);
+            }
+            Way::Library => {}
         }
 
         let sums = self.place_of_sums(rows, outputs, end, y)?;
         let logits = end == End::Logits;
-        let (stride, operands) = (outputs, Operands::Activations);
-        let product = Product { rows, outputs, inputs, stride, logits, operands, x, w, y: sums };
+        let (stride, operands, added_to) = (outputs, Operands::Activations, None);
+        let product =
+            Product { rows, outputs, inputs, stride, logits, operands, x, w, y: sums, added_to };
         self.gemm.run(&self.kernels, &product)?;
         self.finish(rows, outputs, bias, end, sums, y)
+    }
+
+    /// Which kernels multiply a plain weight.
+    fn way(&self, call: &TiledProduct) -> Way {
+        let (context, held, dtype) = (&self.context, &self.rows_held, self.dtype);
+        if gemm_small_m::takes(context, dtype, call.rows, call.inputs) {
+            return Way::Few;
+        }
+        if let Some(plan) = gemm_rows::plan(context, held, dtype, call) {
+            return Way::Rows(plan);
+        }
+        if gemm_tiles::takes(context, dtype, call) {
+            return Way::Tiles;
+        }
+        gemm_rows_more::plan(context, held, dtype, call).map_or(Way::Library, Way::MoreRows)
+    }
+
+    /// residual += x W^T of a plain weight in one call of the library; `y`, `[rows, outputs]`, may
+    /// be written to. The sum is rounded once, not twice. False: the library does not multiply it,
+    /// or it has an end, and nothing was done.
+    pub(super) fn library_adds(
+        &mut self,
+        rows: usize,
+        weight: &Weight,
+        x: DevicePtr,
+        y: DevicePtr,
+        residual: DevicePtr,
+    ) -> Result<bool> {
+        let plain = matches!(weight.held, Held::Plain(_)) && weight.rounding.is_none();
+        let adapted = weight.adapters.is_some() && self.slots.batch().adapters;
+        if !plain || adapted || weight.join != Join::None {
+            return Ok(false);
+        }
+        let (outputs, inputs, w) = (weight.outputs, weight.inputs, weight.matrix());
+        let (bias, end) = (DevicePtr::NULL, End::Act(abi::Activation::None));
+        let kind = gemm_tiles::Kind::Activations(self.dtype);
+        let call = TiledProduct { kind, rows, outputs, inputs, x, w, bias, y, end };
+        if !matches!(self.way(&call), Way::Library) {
+            return Ok(false);
+        }
+
+        let (stride, operands, logits) = (outputs, Operands::Activations, false);
+        let added_to = Some(residual);
+        let product =
+            Product { rows, outputs, inputs, stride, logits, operands, x, w, y, added_to };
+        self.gemm.run(&self.kernels, &product).map(|()| true)
     }
 
     /// y = end(sums + bias), sums where `place_of_sums` said.
