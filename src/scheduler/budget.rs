@@ -7,9 +7,10 @@
 //! also end together, and their successors' prompts would come at once, again and again, between
 //! long times without any. So, once it is known what steps cost, prompts get
 //!
-//! - the time of a 32nd of what waits to be read ([`EVEN_STEPS`]), so that a burst is not kept
-//!   waiting for long, or twice what the step takes without prompts, if that is more
-//!   ([`LEAST_SHARE`]);
+//! - one and a half times what the step takes without prompts ([`LEAST_SHARE`]);
+//! - or the time of an eighth of what waits to be read ([`SOON_STEPS`]), up to two and a half times
+//!   the step ([`MORE_SHARE`]), where more comes than the least reads;
+//! - or of a 32nd of what waits ([`EVEN_STEPS`]), so that a burst is not kept waiting for long;
 //! - in rows that make the step's whole tiles of products ([`TILE_ROWS`]);
 //! - `step_ms` at most, as predicted, or four times what the step takes without prompts, if that is
 //!   more, so that prompts have three quarters of the time even where a step takes long.
@@ -29,10 +30,14 @@ const TILE: usize = 64;
 /// The same of all rows of a step that has at least twice as many: products multiply so many at a
 /// time.
 const TILE_ROWS: usize = 128;
-/// In so many steps what waits is read.
+/// What prompts have at least, in times of the step without them, and what they have where what
+/// waits takes more than so many steps: by the clock of tests/sim and on an H200
+/// (ci/runs/2026-11-30-h200-sixth.md).
+const LEAST_SHARE: f64 = 1.5;
+const MORE_SHARE: f64 = 2.5;
+const SOON_STEPS: f64 = 8.0;
+/// In so many steps a burst is read.
 const EVEN_STEPS: f64 = 32.0;
-/// What prompts have at least, in times of the step without them.
-const LEAST_SHARE: f64 = 2.0;
 /// Positions that a chunk looks back on may make it so much slower before it gets fewer tokens.
 const SLACK: f64 = 1.25;
 /// How many times the step without prompts.
@@ -196,8 +201,10 @@ impl Time {
             return time;
         }
 
-        let even_ms = cost.per_row * demand.prompt_tokens as f64 / EVEN_STEPS;
-        let share_ms = even_ms.max(LEAST_SHARE * decode_ms);
+        let waits_ms = cost.per_row * demand.prompt_tokens as f64;
+        let share_ms = (waits_ms / SOON_STEPS)
+            .clamp(LEAST_SHARE * decode_ms, MORE_SHARE * decode_ms)
+            .max(waits_ms / EVEN_STEPS);
         let tokens = cost.tokens_within(share_ms.min(most_ms), 0);
         if let Some(rows) = whole_rows(decodes.rows, tokens) {
             time.left_rows = rows - decodes.rows;
@@ -267,8 +274,9 @@ mod tests {
 
     #[test]
     fn what_waits_is_spread_over_steps() {
-        // Of 655 ms a 32nd are 1024 tokens; of 10 ms it is less than twice 4 + 64 x 0.02.
-        let rows = [(32_768, 1024), (512, 640)];
+        // Of 655 ms a 32nd are 1024 tokens. An eighth of 205 ms is more than two and a half times 4 +
+        // 64 x 0.02, of 82 ms less than that, of 10 ms less than one and a half times.
+        let rows = [(32_768, 1024), (10_240, 768), (4096, 640), (512, 512)];
         for (prompt_tokens, rows) in rows {
             let mut budget = waiting(250.0, 64, prompt_tokens);
             assert_eq!(budget.in_time(8000, 0), rows - 64, "the nearest whole tiles");
@@ -278,7 +286,7 @@ mod tests {
             budget.take(rows - 370, 0);
             assert_eq!(budget.in_time(8000, 0), 0, "6 rows are no chunk");
         }
-        assert_eq!(waiting(250.0, 250, 32).in_time(8000, 0), 774, "of 1024");
+        assert_eq!(waiting(250.0, 250, 32).in_time(8000, 0), 646, "of 896");
         assert_eq!(waiting(250.0, 0, 32_768).in_time(8000, 0), 8000, "nobody generates");
         let pooling = SchedulerConfig { step_ms: 250.0, pooling: true, ..config() };
         let demand = Demand { decodes: StepShape::default().with_chunk(1, 9), prompt_tokens: 512 };
@@ -293,9 +301,9 @@ mod tests {
         let config = SchedulerConfig { step_ms: 250.0, ..config() };
         let decodes = StepShape::default().with_chunk(1, 9);
         let budget = StepBudget::new(&config, Some(&cost), &Demand { decodes, prompt_tokens: 600 });
-        // Twice 42 ms.
-        assert_eq!(budget.in_time(600, 0), 42);
-        assert_eq!(budget.in_time(47, 0), 47, "a short rest is taken too");
+        // Two and a half times 42 ms.
+        assert_eq!(budget.in_time(600, 0), 52);
+        assert_eq!(budget.in_time(57, 0), 57, "a short rest is taken too");
     }
 
     /// What a chunk looks back on takes rows from it, in whole tiles too.
@@ -304,7 +312,8 @@ mod tests {
         let cost = StepCost { per_pair: 1e-6, ..COST };
         let config = SchedulerConfig { step_ms: 250.0, ..config() };
         let decodes = StepShape::default().with_chunk(1, 9);
-        let budget = StepBudget::new(&config, Some(&cost), &Demand { decodes, prompt_tokens: 600 });
+        let budget =
+            StepBudget::new(&config, Some(&cost), &Demand { decodes, prompt_tokens: 3200 });
         assert_eq!(budget.in_time(9000, 0), 383);
         assert_eq!(budget.in_time(9000, 4000), 383, "a fifth dearer");
         assert_eq!(budget.in_time(9000, 12_000), 255);

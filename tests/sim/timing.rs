@@ -33,16 +33,16 @@ const H200: StepCost = StepCost {
 /// weights, up to 4096 whole tiles (of 128 rows, of an eighth of a doubling), beyond that 43 000
 /// tokens/s.
 const PRODUCTS: [(f64, f64); 12] = [
-    (1.0, 3.85),
-    (64.0, 4.4),
-    (128.0, 5.3),
-    (192.0, 6.8),
-    (256.0, 7.85),
-    (384.0, 10.4),
-    (512.0, 13.0),
-    (640.0, 15.8),
-    (768.0, 18.6),
-    (896.0, 21.5),
+    (1.0, 3.65),
+    (64.0, 4.25),
+    (128.0, 5.25),
+    (192.0, 6.6),
+    (256.0, 7.5),
+    (384.0, 9.9),
+    (512.0, 12.5),
+    (640.0, 15.3),
+    (768.0, 18.1),
+    (896.0, 21.2),
     (1024.0, 24.3),
     (8192.0, 191.0),
 ];
@@ -432,7 +432,7 @@ fn a_prompt_alone_is_not_cut() {
 /// what steps cost.
 #[test]
 fn a_shared_prefix_is_read_once() {
-    for (streams, most) in [(16, 150.0), (64, 420.0)] {
+    for (streams, most) in [(16, 155.0), (64, 420.0)] {
         let load = Load { shared: 2000, ..Load::of(streams, 4 * streams, 200, 128) };
         let name = format!("{streams} chats with 2000 tokens in common");
         for (step_ms, taught) in [(0.0, false), (STEP_MS, false), (STEP_MS, true)] {
