@@ -24,9 +24,11 @@ __device__ __forceinline__ void barrier_arrive_at(u32 barrier, u32 block) {
       "r"(block)
       : "memory");
 }
-// All threads of the cluster are here; what each wrote to its shared memory before, all see.
+// All threads of the cluster are here; what each wrote to its shared memory before, all see. Of
+// global memory nothing is said: a fence of that takes up to a microsecond.
 __device__ __forceinline__ void meet_cluster() {
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  asm volatile("fence.release.sync_restrict::shared::cta.cluster;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 // What block `block` of the cluster has where `at` is in this block's shared memory.
@@ -39,5 +41,23 @@ __device__ __forceinline__ float4 load_of_block(u32 at, u32 block) {
       : "r"(at), "r"(block)
       : "memory");
   return x;
+}
+__device__ __forceinline__ void add_to(float (&sums)[4], float4 part) {
+  sums[0] += part.x, sums[1] += part.y, sums[2] += part.z, sums[3] += part.w;
+}
+// What the first blocks of the cluster, so many, have there is added to `sums`, in their order.
+// That of four is on its way at once: what lies in another block takes long to come.
+__device__ __forceinline__ void add_of_blocks(u32 at, u32 blocks, float (&sums)[4]) {
+#pragma unroll 1
+  for (u32 first = 0; first < blocks; first += 4) {
+    float4 parts[4] = {};
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+      if (first + i == blocks) break;
+      parts[i] = load_of_block(at, first + i);
+    }
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) add_to(sums, parts[i]);
+  }
 }
 #endif

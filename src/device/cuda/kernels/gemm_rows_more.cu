@@ -170,7 +170,7 @@ struct Product {
   }
   // Of an eight of outputs over all shares, in their order.
   __device__ void add_up(u32 eight, float (&sums)[4]) const {
-    for (u32 other = 0; other < c.shares; other++) add_sums_of(other, place_of_sums(eight), sums);
+    add_of_blocks(place_of_sums(eight), c.shares, sums);
   }
 
   // What shares have added up each of them writes in part.

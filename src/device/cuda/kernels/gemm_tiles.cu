@@ -177,10 +177,7 @@ struct Tile {
     meet_cluster();
     for (u32 n = rank; n < GROUPS_OF_COLUMNS; n += blocks) {
       float sums[4] = {};
-      for (u32 block = 0; block < blocks; block++) {
-        const float4 part = load_of_block(mine + n * THREADS * 16, block);
-        sums[0] += part.x, sums[1] += part.y, sums[2] += part.z, sums[3] += part.w;
-      }
+      add_of_blocks(mine + n * THREADS * 16, blocks, sums);
       end.write(n, sums);
     }
     // Others may still read what lies here.
