@@ -4,7 +4,7 @@
 
 use super::quant_cases::{Case, Coded};
 use super::*;
-use triton_vllm::device::{CodeType, InputQuant};
+use triton_vllm::device::{CodeType, InputQuant, Seam, Sublayer};
 
 /// (rows, outputs, inputs)
 const SHAPES: [(usize, usize, usize); 24] = [
@@ -154,6 +154,103 @@ fn a_row_is_the_same_among_others() {
                 results.into_iter().filter(|(name, _)| ours(name)).collect::<Results>()
             };
             same_among_others(&of, &sizes, &format!("{dtype:?} {outputs} x {k}"));
+        }
+    });
+}
+
+/// Two products, the residual and its norm between them, then two more: what reads a norm is a
+/// product, or something else comes before it.
+#[derive(Debug, Clone, Copy)]
+struct Between {
+    rows: usize,
+    /// Of the residual, of what comes in, of gates, of what goes out.
+    width: usize,
+    inputs: usize,
+    gates: usize,
+    outputs: usize,
+    kind: NormKind,
+}
+
+impl Between {
+    fn run<D: grader::Graded>(&self, b: &mut Bench<D>) -> Result<Results> {
+        let Between { rows, width, inputs, gates, outputs, kind } = *self;
+        let x = b.input(rows, inputs, 3);
+        let mut residual = b.input(rows, width, 4);
+        let (mut delta, mut normed) = (b.tensor(rows, width), b.tensor(rows, width));
+        let norm = Norm { kind, eps: 1e-5, weight: b.vector(5, width), bias: None };
+        let (o, bias) = (b.linear(6, width, inputs), b.vector(7, width));
+        let (up, down) = (b.gate_up(8, gates, width), b.linear(9, width, gates));
+        let (qkv, qkv_bias) = (b.linear(10, outputs, width), b.vector(11, outputs));
+        let (mlp, attention) =
+            (Sublayer { first: &up, last: &down }, Sublayer { first: &qkv, last: &o });
+        let mut results = Vec::new();
+
+        for bias in [None, Some(&bias)] {
+            let (delta, residual, normed) = (&mut delta, &mut residual, &mut normed);
+            let mut gated = b.tensor(rows, gates);
+            let mut out = b.tensor(rows, outputs);
+            let seam = Seam { norm: &norm, delta, residual, normed, next: Some(mlp) };
+            b.dev.linear_add_norm(&o, bias, &x, seam)?;
+            b.dev.linear_act(&up, None, Activation::SiluGated, normed, &mut gated)?;
+            results.push(("gated", b.dev.read(&gated, rows)?));
+            results.push(("residual", b.dev.read(residual, rows)?));
+
+            let seam = Seam { norm: &norm, delta, residual, normed, next: Some(attention) };
+            b.dev.linear_add_norm(&down, bias, &gated, seam)?;
+            if bias.is_some() {
+                // Another product stands between.
+                b.dev.linear(&o, None, &x, delta)?;
+                results.push(("between", b.dev.read(delta, rows)?));
+            }
+            b.dev.linear(&qkv, Some(&qkv_bias), normed, &mut out)?;
+            results.push(("out", b.dev.read(&out, rows)?));
+            results.push(("residual behind", b.dev.read(residual, rows)?));
+        }
+        Ok(results)
+    }
+}
+
+/// (width, inputs, gates, outputs): tiles that turns, shares and both add up, and tiles that are
+/// not full.
+const BETWEEN: [(usize, usize, usize, usize); 5] = [
+    (896, 200, 48, 136),
+    (4096, 136, 72, 264),
+    (264, 1032, 520, 48),
+    (8192, 64, 136, 40),
+    (70, 136, 64, 72),
+];
+
+#[test]
+fn norms_between_products_of_few_and_some_rows() {
+    each_type(|dtype| {
+        for (width, inputs, gates, outputs) in BETWEEN {
+            let (rms, plus_one) = (NormKind::Rms, NormKind::RmsPlusOne);
+            for (rows, kind) in
+                [(1, rms), (3, plus_one), (8, rms), (9, rms), (33, plus_one), (64, rms)]
+            {
+                let case = Between { rows, width, inputs, gates, outputs, kind };
+                compare!(dtype, &setup(), &format!("{case:?}"), 4.0, |b| { case.run(b) });
+            }
+        }
+    });
+}
+
+#[test]
+fn a_norm_of_a_row_is_the_same_among_others() {
+    each_type(|dtype| {
+        if dtype == DType::F32 {
+            return;
+        }
+        for (width, inputs, gates, outputs) in BETWEEN {
+            let kind = NormKind::Rms;
+            let of = |rows| {
+                let case = Between { rows, width, inputs, gates, outputs, kind };
+                case.run(&mut Bench::<Cuda>::new(dtype, &setup())).unwrap()
+            };
+            let sizes: [&[usize]; 2] = [&[64, 47, 33, 16, 9], &[8, 5, 2, 1]];
+            for sizes in sizes {
+                same_among_others(&of, sizes, &format!("{dtype:?} {width}"));
+            }
         }
     });
 }

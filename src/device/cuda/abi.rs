@@ -3920,7 +3920,11 @@ pub const ROWS_REST_BYTES: u32 = 16896;
 pub const ROWS_SHARED_BYTES: u32 = 213504;
 #[doc = " Two warpgroups that multiply and a warp that copies."]
 pub const ROWS_THREADS: u32 = 288;
-#[doc = " As TiledGemm; each tile's inputs are cut into so many shares, one for each block of a cluster."]
+#[doc = " Blocks that leave sums of squares of their part of each row, at most."]
+pub const ROWS_PARTS_MOST: u32 = 144;
+#[doc = " Warps that add those up."]
+pub const ROWS_DIVIDING: u32 = 4;
+#[doc = " As TiledGemm; each tile's inputs are cut into so many shares, one for each block of a cluster.\n Of a half type the product may be added to a residual of as many outputs, of which y gets each\n element times its norm's weight; and x may be such a y, which is still to be divided by the root\n of the row's mean square."]
 #[repr(C)]
 #[repr(align(64))]
 #[derive(Debug, Copy, Clone)]
@@ -3948,6 +3952,18 @@ pub struct RowsGemm {
     pub x_bytes: u32,
     pub end: CodedEnd,
     pub kind: Activation,
+    #[doc = " \\[rows, outputs], or null; outputs are even then"]
+    pub residual: DevicePtr,
+    #[doc = " \\[outputs]"]
+    pub norm_weight: DevicePtr,
+    #[doc = " \\[blocks, ROWS_MOST], of the residual's elements that a block has"]
+    pub squares: DevicePtr,
+    #[doc = " \\[parts, ROWS_MOST], or null"]
+    pub squares_of_x: DevicePtr,
+    pub parts: u32,
+    pub normed_inputs: u32,
+    pub eps: f32,
+    pub norm_kind: NormKind,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -3969,6 +3985,18 @@ const _: () = {
     ["Offset of field: RowsGemm::x_bytes"][::std::mem::offset_of!(RowsGemm, x_bytes) - 312usize];
     ["Offset of field: RowsGemm::end"][::std::mem::offset_of!(RowsGemm, end) - 316usize];
     ["Offset of field: RowsGemm::kind"][::std::mem::offset_of!(RowsGemm, kind) - 320usize];
+    ["Offset of field: RowsGemm::residual"][::std::mem::offset_of!(RowsGemm, residual) - 328usize];
+    ["Offset of field: RowsGemm::norm_weight"]
+        [::std::mem::offset_of!(RowsGemm, norm_weight) - 336usize];
+    ["Offset of field: RowsGemm::squares"][::std::mem::offset_of!(RowsGemm, squares) - 344usize];
+    ["Offset of field: RowsGemm::squares_of_x"]
+        [::std::mem::offset_of!(RowsGemm, squares_of_x) - 352usize];
+    ["Offset of field: RowsGemm::parts"][::std::mem::offset_of!(RowsGemm, parts) - 360usize];
+    ["Offset of field: RowsGemm::normed_inputs"]
+        [::std::mem::offset_of!(RowsGemm, normed_inputs) - 364usize];
+    ["Offset of field: RowsGemm::eps"][::std::mem::offset_of!(RowsGemm, eps) - 368usize];
+    ["Offset of field: RowsGemm::norm_kind"]
+        [::std::mem::offset_of!(RowsGemm, norm_kind) - 372usize];
 };
 #[doc = " Rows of a block at most; shared memory of the stages and of what lies behind them, with room to\n align them."]
 pub const MORE_ROWS_OF_BLOCK: u32 = 128;

@@ -20,6 +20,7 @@ use super::gemm_rows;
 use super::gemm_small_m::End;
 use super::gemm_tiles::{self, TiledProduct};
 use super::products::columns;
+use super::row_norms::Norms;
 use super::tensor::Input;
 use super::tensor_map::Matrix;
 use super::{Cuda, ROW_THREADS};
@@ -102,17 +103,22 @@ impl Cuda {
                 return self.few_e4m3(rows, coded, bias, end, x, y);
             }
             let product = tiled_product(rows, coded, bias, end, y);
-            let held = &self.rows_held;
-            let plan = gemm_rows::plan(&self.context, held, self.dtype, &product);
-            let some = plan.is_some() || gemm_tiles::takes(&self.context, self.dtype, &product);
-            if some && self.tiles_e4m3(rows) {
+            if let Some(plan) = self.tiles_of(&product) {
                 let inputs = self.rounded(rows, coded, true, x)?;
                 let kind =
                     gemm_tiles::Kind::E4m3 { factor: coded.matrix.factor, steps: inputs.steps };
                 let product = TiledProduct { kind, x: inputs.x, ..product };
                 let (context, kernels) = (&self.context, &self.kernels);
                 if let Some(plan) = plan {
-                    return gemm_rows::run(context, kernels, &self.rows_held, plan, &product);
+                    let held = &self.rows_held;
+                    return gemm_rows::run(
+                        context,
+                        kernels,
+                        held,
+                        plan,
+                        &product,
+                        Norms::default(),
+                    );
                 }
                 return gemm_tiles::run(context, kernels, &self.tile_shares, &product);
             }
@@ -143,6 +149,16 @@ impl Cuda {
             return self.wgmma_product(tiled, product);
         }
         self.unpacked_product(rows, coded, bias, end, &inputs, y)
+    }
+
+    /// If a product of codes of E4M3 is gemm_rows' or gemm_tiles', how the former cuts it; none: it
+    /// is the latter's.
+    fn tiles_of(&self, product: &TiledProduct) -> Option<Option<gemm_rows::Plan>> {
+        if !self.tiles_e4m3(product.rows) {
+            return None;
+        }
+        let plan = gemm_rows::plan(&self.context, &self.rows_held, self.dtype, product);
+        (plan.is_some() || gemm_tiles::takes(&self.context, self.dtype, product)).then_some(plan)
     }
 
     /// Whether these codes may be multiplied by codes of the inputs.

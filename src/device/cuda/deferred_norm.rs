@@ -104,11 +104,13 @@ impl Cuda {
             eps: norm.eps,
             kind: norm.kind.into(),
         };
-        self.defer_norm(residual, outputs, norm);
+        self.deferred = Some(Deferred::Norm(residual, norm));
+        self.defer_norm(rows, outputs, residual, norm);
         Ok(true)
     }
 
-    fn adapts(&self, weight: &Weight) -> bool {
+    /// Whether rows of this batch have adapters of this weight.
+    pub(super) fn adapts(&self, weight: &Weight) -> bool {
         weight.adapters.is_some() && self.slots.batch().adapters
     }
 
@@ -124,9 +126,8 @@ impl Cuda {
         }
     }
 
-    /// The norm of the row that begins at `of`, `width` wide, if nobody takes it.
-    fn defer_norm(&mut self, of: DevicePtr, width: usize, norm: NormOfRow) {
-        self.deferred = Some(Deferred::Norm(of, norm));
+    /// The norm of the rows that begin at `of`, `width` wide, if nobody takes it.
+    pub(super) fn defer_norm(&self, rows: usize, width: usize, of: DevicePtr, norm: NormOfRow) {
         let kernels = self.kernels.clone();
         self.context.defer(norm.out, move |context| {
             let parameters = abi::NormRows {
@@ -142,7 +143,7 @@ impl Cuda {
                 eps: norm.eps,
                 kind: norm.kind,
             };
-            kernels.norm_rows.launch(context, [1, 1], norm_threads(width), &parameters)
+            kernels.norm_rows.launch(context, [rows, 1], norm_threads(width), &parameters)
         });
     }
 }

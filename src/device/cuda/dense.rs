@@ -217,7 +217,10 @@ impl DenseOps for Cuda {
             return self.share_rows(&weight.name, blocks, seam);
         }
         let Some(blocks) = self.blocks_of_joined_norm(weight, seam.norm, rows, width) else {
-            if self.add_to_residual(weight, vector(bias, width), x, &mut seam)? {
+            let of = vector(bias, width);
+            if self.add_to_residuals(weight, of, x, &mut seam)?
+                || self.add_to_residual(weight, of, x, &mut seam)?
+            {
                 return Ok(());
             }
             if bias.is_none() && seam.normed.rounded.is_none() {

@@ -1,7 +1,7 @@
 //! Which products go to the kernels of kernels/gemm_rows.cu, and their launch: 9 to 64 rows, where
 //! weights are most of what is read. The products ask it; it knows no weight's name.
 
-use super::abi::{self, RowsGemm, TiledGemm};
+use super::abi::{self, Activation, NormKind, RowsGemm, TiledGemm};
 use super::coded_kernels::WGMMA;
 use super::context::Context;
 use super::device_ptr::DevicePtr;
@@ -9,10 +9,13 @@ use super::gemm_small_m::End;
 use super::gemm_tiles::{Kind, TiledProduct};
 use super::launch::Kernel;
 use super::module::Kernels;
+use super::row_norms::{Added, Divided, Norms};
 use super::shares::Shares;
 use crate::device::DType;
 use crate::error::Result;
 
+/// Of warps more, where x is still to be divided.
+const DIVIDING_THREADS: u32 = abi::ROWS_DIVIDING * 32;
 const SHARED_BYTES: usize = abi::ROWS_SHARED_BYTES as usize;
 /// Shares of a tile's inputs at most: clusters of more leave multiprocessors idle.
 const MOST_SHARES: usize = 4;
@@ -73,6 +76,15 @@ impl Plan {
         Some(waves * units.div_ceil(shares) * rows + end)
     }
 
+    /// Blocks of a product of so many outputs, if each of them has a part of one tile's sums in the
+    /// end, by a kernel that adds them to a residual, and they are no more than may leave parts of
+    /// a row's sum of squares.
+    fn parts(self, outputs: usize) -> Option<usize> {
+        let parts = outputs.div_ceil(self.width) * self.shares;
+        let few = parts <= abi::ROWS_PARTS_MOST as usize;
+        (self.width <= WIDEST_IN_TURNS && few).then_some(parts)
+    }
+
     /// Rows of such operands from which a product that is cut so is ours.
     fn fewest_rows(self, kind: Kind) -> usize {
         match kind {
@@ -82,12 +94,17 @@ impl Plan {
     }
 }
 
-/// How this product is cut, if it is ours.
-pub fn plan(context: &Context, held: &Shares, act: DType, product: &TiledProduct) -> Option<Plan> {
+/// Whether this product may be ours. Of half types it is.
+pub fn takes(context: &Context, act: DType, product: &TiledProduct) -> bool {
     // The library's logits are as fast, or those of gemm_tiles.
     let plain_logits = matches!(product.kind, Kind::Activations(_)) && product.end == End::Logits;
     let some = (FEWEST_ROWS..=abi::ROWS_MOST as usize).contains(&product.rows);
-    if !some || plain_logits || !product.has_tiles(context, act) {
+    some && !plain_logits && product.has_tiles(context, act)
+}
+
+/// How this product is cut, if it is ours.
+pub fn plan(context: &Context, held: &Shares, act: DType, product: &TiledProduct) -> Option<Plan> {
+    if !takes(context, act, product) {
         return None;
     }
 
@@ -95,17 +112,84 @@ pub fn plan(context: &Context, held: &Shares, act: DType, product: &TiledProduct
     (product.rows >= plan.fewest_rows(product.kind)).then_some(plan)
 }
 
+/// The same of one that is added to a residual, and the blocks among which a row then lies.
+pub fn plan_of_residual(
+    context: &Context,
+    held: &Shares,
+    act: DType,
+    product: &TiledProduct,
+) -> Option<(Plan, usize)> {
+    let plan = plan(context, held, act, product).filter(|_| product.outputs.is_multiple_of(2))?;
+    Some((plan, plan.parts(product.outputs)?))
+}
+
+/// What a kernel ends with.
+#[derive(Clone, Copy)]
+enum Ends {
+    /// Of E4M3 whatever there is, of half types what no other kernel has.
+    Others,
+    /// No activation; outputs are even.
+    Plain,
+    /// SiLU of gates times ups, as many as are even.
+    Gated,
+    /// Added to a residual.
+    Residual,
+}
+
+impl Ends {
+    /// Of a product.
+    fn of(product: &TiledProduct, norms: Norms) -> Ends {
+        let half = matches!(product.kind, Kind::Activations(_));
+        match product.end {
+            End::Act(Activation::None) if norms.y.is_some() => Ends::Residual,
+            End::Act(Activation::None) if half && product.outputs.is_multiple_of(2) => Ends::Plain,
+            End::Gated(Activation::SiluGated) if half && product.outputs.is_multiple_of(4) => {
+                Ends::Gated
+            }
+            _ => Ends::Others,
+        }
+    }
+}
+
+/// Whether x of this product may be rows that are still to be divided.
+pub fn divides(product: &TiledProduct) -> bool {
+    matches!(Ends::of(product, Norms::default()), Ends::Plain | Ends::Gated)
+}
+
 /// The kernel of this width.
-fn kernel(k: &Kernels, kind: Kind, width: usize) -> &Kernel<RowsGemm> {
+fn kernel(k: &Kernels, kind: Kind, width: usize, ends: Ends) -> &Kernel<RowsGemm> {
+    let half = |ends: Ends| match (ends, width) {
+        (Ends::Others, 64) => &k.gemm_rows_64,
+        (Ends::Others, 80) => &k.gemm_rows_80,
+        (Ends::Others, 96) => &k.gemm_rows_96,
+        (Ends::Others, 128) => &k.gemm_rows_128,
+        (Ends::Others, 160) => &k.gemm_rows_160,
+        (Ends::Others, 192) => &k.gemm_rows_192,
+        (Ends::Others, 224) => &k.gemm_rows_224,
+        (Ends::Others, _) => &k.gemm_rows_256,
+        (Ends::Plain, 64) => &k.gemm_rows_plain_64,
+        (Ends::Plain, 80) => &k.gemm_rows_plain_80,
+        (Ends::Plain, 96) => &k.gemm_rows_plain_96,
+        (Ends::Plain, 128) => &k.gemm_rows_plain_128,
+        (Ends::Plain, 160) => &k.gemm_rows_plain_160,
+        (Ends::Plain, 192) => &k.gemm_rows_plain_192,
+        (Ends::Plain, 224) => &k.gemm_rows_plain_224,
+        (Ends::Plain, _) => &k.gemm_rows_plain_256,
+        (Ends::Gated, 64) => &k.gemm_rows_gated_64,
+        (Ends::Gated, 80) => &k.gemm_rows_gated_80,
+        (Ends::Gated, 96) => &k.gemm_rows_gated_96,
+        (Ends::Gated, 128) => &k.gemm_rows_gated_128,
+        (Ends::Gated, 160) => &k.gemm_rows_gated_160,
+        (Ends::Gated, 192) => &k.gemm_rows_gated_192,
+        (Ends::Gated, 224) => &k.gemm_rows_gated_224,
+        (Ends::Gated, _) => &k.gemm_rows_gated_256,
+        (Ends::Residual, 64) => &k.gemm_rows_residual_64,
+        (Ends::Residual, 80) => &k.gemm_rows_residual_80,
+        (Ends::Residual, _) => &k.gemm_rows_residual_96,
+    };
+
     match (kind, width) {
-        (Kind::Activations(_), 64) => &k.gemm_rows_64,
-        (Kind::Activations(_), 80) => &k.gemm_rows_80,
-        (Kind::Activations(_), 96) => &k.gemm_rows_96,
-        (Kind::Activations(_), 128) => &k.gemm_rows_128,
-        (Kind::Activations(_), 160) => &k.gemm_rows_160,
-        (Kind::Activations(_), 192) => &k.gemm_rows_192,
-        (Kind::Activations(_), 224) => &k.gemm_rows_224,
-        (Kind::Activations(_), _) => &k.gemm_rows_256,
+        (Kind::Activations(_), _) => half(ends),
         (Kind::E4m3 { .. }, 64) => &k.gemm_rows_e4m3_64,
         (Kind::E4m3 { .. }, 80) => &k.gemm_rows_e4m3_80,
         (Kind::E4m3 { .. }, 96) => &k.gemm_rows_e4m3_96,
@@ -123,12 +207,13 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<Shares> {
         return Ok(Shares::default());
     }
     let e4m3 = Kind::E4m3 { factor: DevicePtr::NULL, steps: DevicePtr::NULL };
-    for kind in [Kind::Activations(DType::BF16), e4m3] {
-        for width in TILES {
-            kernel(k, kind, width).allow_shared(SHARED_BYTES)?;
+    for width in TILES {
+        kernel(k, e4m3, width, Ends::Others).allow_shared(SHARED_BYTES)?;
+        for ends in [Ends::Others, Ends::Plain, Ends::Gated, Ends::Residual] {
+            kernel(k, Kind::Activations(DType::BF16), width, ends).allow_shared(SHARED_BYTES)?;
         }
     }
-    let widest = kernel(k, e4m3, TILES[TILES.len() - 1]);
+    let widest = kernel(k, e4m3, TILES[TILES.len() - 1], Ends::Others);
     Shares::of(|blocks| widest.resident_clusters(blocks, abi::ROWS_THREADS, SHARED_BYTES))
 }
 
@@ -139,6 +224,7 @@ pub fn run(
     held: &Shares,
     plan: Plan,
     product: &TiledProduct,
+    norms: Norms,
 ) -> Result<()> {
     let Plan { width, shares } = plan;
     // Whole eights of rows are swizzled.
@@ -147,7 +233,7 @@ pub fn run(
         product.parameters(width, x_rows)?;
     let x_bytes = x_rows as u32 * abi::TILED_UNIT_BYTES;
     let stage_bytes = width as u32 * abi::TILED_UNIT_BYTES + x_bytes;
-    let parameters = RowsGemm {
+    let mut parameters = RowsGemm {
         w,
         x,
         factor,
@@ -163,11 +249,28 @@ pub fn run(
         x_bytes,
         end,
         kind,
+        residual: DevicePtr::NULL,
+        norm_weight: DevicePtr::NULL,
+        squares: DevicePtr::NULL,
+        squares_of_x: DevicePtr::NULL,
+        parts: 0,
+        normed_inputs: 0,
+        eps: 0.0,
+        norm_kind: NormKind::Rms,
     };
+    if let Some(Divided { squares, parts, eps }) = norms.x {
+        (parameters.squares_of_x, parameters.parts) = (squares, parts as u32);
+        (parameters.normed_inputs, parameters.eps) = (product.inputs as u32, eps);
+    }
+    if let Some(Added { residual, weight, kind, squares }) = norms.y {
+        (parameters.residual, parameters.norm_weight) = (residual, weight);
+        (parameters.squares, parameters.norm_kind) = (squares, kind);
+    }
 
     let tiles = product.outputs.div_ceil(width).min(held.held(shares)).max(1);
-    let (threads, blocks) = (abi::ROWS_THREADS, [tiles * shares, 1]);
-    let kernel = kernel(k, product.kind, width);
+    let threads = abi::ROWS_THREADS + norms.x.map_or(0, |_| DIVIDING_THREADS);
+    let blocks = [tiles * shares, 1];
+    let kernel = kernel(k, product.kind, width, Ends::of(product, norms));
     kernel.launch_clusters(context, blocks, shares, threads, SHARED_BYTES, &parameters)
 }
 
@@ -190,6 +293,20 @@ mod tests {
         assert_eq!(sizes.map(|(n, units)| plan(n, units)), [(80, 2), (64, 1), (224, 1), (64, 1)]);
         let sizes = [(6144, 64), (4096, 64), (28_672, 64), (4096, 224)];
         assert_eq!(sizes.map(|(n, units)| plan(n, units)), [(96, 2), (64, 2), (224, 1), (64, 2)]);
+    }
+
+    #[test]
+    fn blocks_that_add_up_have_parts_of_a_row() {
+        let held = Shares::of(|blocks| Ok([132, 66, 39, 30, 22, 17, 15, 15][blocks - 1])).unwrap();
+        let parts = |outputs, units| Plan::of(&held, outputs, units).parts(outputs);
+        // o and down of an 8B and of a 0.5B, a head.
+        let sizes = [(4096, 64), (4096, 224), (896, 14), (896, 76), (128_256, 64)];
+        let expected = [Some(128), Some(128), Some(56), Some(56), None];
+        assert_eq!(sizes.map(|(n, units)| parts(n, units)), expected);
+        for outputs in (16..70_000).step_by(16) {
+            let most = abi::ROWS_PARTS_MOST as usize;
+            assert!(parts(outputs, 64).is_none_or(|parts| parts <= most), "{outputs}");
+        }
     }
 
     #[test]

@@ -64,6 +64,7 @@ mod context;
 mod deferred;
 mod deferred_gate;
 mod deferred_norm;
+mod deferred_norms;
 mod deferred_rope;
 mod dense;
 mod drafts;
@@ -95,6 +96,7 @@ mod prompt_attention;
 pub mod ranks;
 mod reports;
 mod ring_attention;
+mod row_norms;
 mod row_shares;
 mod sampler;
 mod sampler_row;
@@ -194,6 +196,8 @@ pub struct Cuda {
     deferred: Option<Deferred>,
     /// The rotation that attention may take over.
     deferred_rope: Option<Box<abi::RopeStore>>,
+    /// Between products of some rows (deferred_norms).
+    squares: Memory,
     /// Widest GateUp so far.
     gate_up: usize,
     /// Rows of the largest table or head that ranks share out.
@@ -254,6 +258,7 @@ impl Cuda {
             scratch: None,
             deferred: None,
             deferred_rope: None,
+            squares: Memory::new(&context, row_norms::SQUARES_BYTES, "squares of rows")?,
             gate_up: 0,
             shared_rows: 0,
             member: None,
@@ -301,7 +306,8 @@ impl Cuda {
         let parts = page_attention::parts_bytes(&limits.kv);
         let sampler = sampler::bytes(limits.logits_rows, vocab);
         let coded = coded_scratch::extra_bytes(limits.step_tokens, dtype, coded);
-        (gemm::WORKSPACE_BYTES + rows + scratch + parts + sampler + coded) as u64
+        let fixed = gemm::WORKSPACE_BYTES + row_norms::SQUARES_BYTES;
+        (fixed + rows + scratch + parts + sampler + coded) as u64
     }
 
     /// No graphs: every launch is made when its op is called. Before a model is loaded.

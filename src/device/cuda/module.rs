@@ -284,13 +284,23 @@ kernels! {
         gemm_tiles_e4m3_32(TiledGemm);
     "gemm_rows":
         gemm_rows_64(RowsGemm) gemm_rows_e4m3_64(RowsGemm)
+        gemm_rows_plain_64(RowsGemm) gemm_rows_gated_64(RowsGemm)
         gemm_rows_80(RowsGemm) gemm_rows_e4m3_80(RowsGemm)
+        gemm_rows_plain_80(RowsGemm) gemm_rows_gated_80(RowsGemm)
         gemm_rows_96(RowsGemm) gemm_rows_e4m3_96(RowsGemm)
+        gemm_rows_plain_96(RowsGemm) gemm_rows_gated_96(RowsGemm)
         gemm_rows_128(RowsGemm) gemm_rows_e4m3_128(RowsGemm)
+        gemm_rows_plain_128(RowsGemm) gemm_rows_gated_128(RowsGemm)
         gemm_rows_160(RowsGemm) gemm_rows_e4m3_160(RowsGemm)
+        gemm_rows_plain_160(RowsGemm) gemm_rows_gated_160(RowsGemm)
         gemm_rows_192(RowsGemm) gemm_rows_e4m3_192(RowsGemm)
+        gemm_rows_plain_192(RowsGemm) gemm_rows_gated_192(RowsGemm)
         gemm_rows_224(RowsGemm) gemm_rows_e4m3_224(RowsGemm)
-        gemm_rows_256(RowsGemm) gemm_rows_e4m3_256(RowsGemm);
+        gemm_rows_plain_224(RowsGemm) gemm_rows_gated_224(RowsGemm)
+        gemm_rows_256(RowsGemm) gemm_rows_e4m3_256(RowsGemm)
+        gemm_rows_plain_256(RowsGemm) gemm_rows_gated_256(RowsGemm)
+        gemm_rows_residual_64(RowsGemm) gemm_rows_residual_80(RowsGemm)
+        gemm_rows_residual_96(RowsGemm);
     "gemm_rows_more":
         gemm_rows_more_64(MoreRowsGemm) gemm_rows_more_80(MoreRowsGemm)
         gemm_rows_more_96(MoreRowsGemm) gemm_rows_more_112(MoreRowsGemm)

@@ -9,6 +9,7 @@ use super::gemm_rows_more;
 use super::gemm_small_m::{self, End};
 use super::gemm_tiles::{self, TiledProduct};
 use super::memory::Memory;
+use super::row_norms::Norms;
 use super::tensor::Input;
 use super::weights::{Held, Weight};
 use super::{Cuda, ROW_THREADS};
@@ -115,7 +116,10 @@ impl Cuda {
                 return gemm_small_m::run(&self.context, &self.kernels, &call);
             }
             Way::Rows(plan) => {
-                return gemm_rows::run(&self.context, &self.kernels, held, plan, &call);
+                let divides = gemm_rows::divides(&call);
+                let divided = if divides { self.take_divided(rows, x) } else { None };
+                let norms = Norms { x: divided, y: None };
+                return gemm_rows::run(&self.context, &self.kernels, held, plan, &call, norms);
             }
             Way::Tiles => {
                 return gemm_tiles::run(&self.context, &self.kernels, &self.tile_shares, &call);

@@ -324,8 +324,15 @@ constexpr u32 ROWS_REST_BYTES = 16 * 1024 + 512;
 constexpr u32 ROWS_SHARED_BYTES = ROWS_RING_BYTES + ROWS_REST_BYTES;
 // Two warpgroups that multiply and a warp that copies.
 constexpr u32 ROWS_THREADS = 2 * 128 + 32;
+// Blocks that leave sums of squares of their part of each row, at most.
+constexpr u32 ROWS_PARTS_MOST = 144;
+// Warps that add those up.
+constexpr u32 ROWS_DIVIDING = 4;
 
 // As TiledGemm; each tile's inputs are cut into so many shares, one for each block of a cluster.
+// Of a half type the product may be added to a residual of as many outputs, of which y gets each
+// element times its norm's weight; and x may be such a y, which is still to be divided by the root
+// of the row's mean square.
 struct RowsGemm {
   TensorMap w, x;
   DEVICE(const float) factor;  // [outputs], or null: 1
@@ -340,6 +347,13 @@ struct RowsGemm {
   u32 stage_bytes, x_bytes;  // Multiples of 1024.
   CodedEnd end;
   Activation kind;
+  DEVICE(act) residual;  // [rows, outputs], or null; outputs are even then
+  DEVICE(const float) norm_weight;  // [outputs]
+  DEVICE(float) squares;  // [blocks, ROWS_MOST], of the residual's elements that a block has
+  DEVICE(const float) squares_of_x;  // [parts, ROWS_MOST], or null
+  u32 parts, normed_inputs;
+  float eps;
+  NormKind norm_kind;
 };
 
 // ---- Products of 65 to 1024 rows (gemm_rows_more.cu) ----

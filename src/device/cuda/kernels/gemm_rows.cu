@@ -20,6 +20,11 @@
 // launches between products that round) multiplied it. The ring of the product behind would take
 // bandwidth from blocks that are not done, and it is full long before its x is there.
 //
+// Of half types a norm between two products may take no launch: the first one adds its sums to the
+// residual, and leaves that times the norm's weight and, block by block, the squares of its rows;
+// the second one multiplies its sums of a row by what the norm would have multiplied the row by,
+// which warps of their own make meanwhile. An element is rounded once, as by the norm.
+//
 // Bytes: W once, and out of L2 x for each tile. Floor: bytes of W / bandwidth. Tried: x copied once
 // for several blocks of a cluster, a part of its rows by each (multicast); as fast, or slower.
 #include "abi_codes.h"
@@ -28,8 +33,13 @@
 #if ARCH == 90 && ACT != 0
 extern __shared__ __align__(128) u8 dynamic_shared[];
 
+// Which ends a kernel has. Of half types each usual one has kernels of its own: a third of the code
+// of all, of which multiprocessors hold that of several kernels, and fetch what they lack anew in
+// each launch.
+enum Ends { ALL_ENDS, OTHER_ENDS, PLAIN_END, GATED_END, RESIDUAL_END };
+
 // N outputs of a warpgroup; ACROSS warpgroups side by side, TURNS that take turns with stages.
-template <bool BYTES, u32 N, u32 ACROSS, u32 TURNS>
+template <bool BYTES, u32 N, u32 ACROSS, u32 TURNS, Ends ENDS>
 struct Product {
   static constexpr u32 OUTPUTS = N * ACROSS, THREADS = ACROSS * TURNS * WARPGROUP;
   static constexpr u32 W_BYTES = OUTPUTS * PANEL_ROW_BYTES;
@@ -39,6 +49,8 @@ struct Product {
   static constexpr u32 TURNED_PITCH = 24;  // of 16 sums: few lanes wait for each other
   // Outputs at a time: of E4M3 registers for their sums are there twice.
   static constexpr u32 PART = BYTES && N > 64 ? N / 2 : N;
+  // Those that multiply and those that make scales.
+  static constexpr u32 SCALED = THREADS + 32 * ROWS_DIVIDING;
   static_assert(N % 16 == 0 && THREADS + 32 == ROWS_THREADS, "tiles");
   // With the eight rows of x that there are at least: what wgmma reads of a stage lies within.
   static_assert(OUTPUTS + 8 >= ROWS_MOST, "rows behind those of x");
@@ -53,7 +65,8 @@ struct Product {
   static_assert(sizeof(Rest) + 1024 <= ROWS_REST_BYTES, "room behind the stages");
 
   const RowsGemm& c;
-  const bool gated = c.end == CODED_END_GATED;
+  static constexpr bool FIXED = ENDS != ALL_ENDS && ENDS != OTHER_ENDS;
+  const bool gated = FIXED ? ENDS == GATED_END : c.end == CODED_END_GATED;
   const u32 heights = gated ? c.outputs / 2 : c.outputs;
   const u32 height = gated ? OUTPUTS / 2 : OUTPUTS;  // outputs of a tile
   const u32 share = blockIdx.x % c.shares;
@@ -148,7 +161,7 @@ struct Product {
   }
 
   __device__ void consume() const {
-    if (threadIdx.x < ROWS_MOST) {
+    if (ENDS != RESIDUAL_END && threadIdx.x < ROWS_MOST && !scales()) {
       const bool scaled = c.steps && threadIdx.x < c.rows;
       rest->steps[threadIdx.x] = scaled ? c.steps[threadIdx.x] : 1.f;
     }
@@ -156,18 +169,37 @@ struct Product {
     Place at{turn, 0};
     for (u32 n = 0, tile = first_tile; n < count; n++, tile += step) {
       const Scale scale = scale_of(tile);
+      Residual before;
+      if constexpr (ENDS == RESIDUAL_END) before = residual_of(tile, own_eights().first);
       float acc[N / 2];
 #pragma unroll
       for (u32 i = 0; i < N / 2; i++) acc[i] = 0.f;
       add_stages(at, acc);
       if (BYTES && n == count - 1) give_leave();
-      end(n, tile, scale, acc);
+      end(n, tile, scale, before, acc);
     }
+  }
+
+  // ---- The warps behind the one that copies, where x is still to be divided ----
+
+  __device__ bool scales() const {
+    return (ENDS == PLAIN_END || ENDS == GATED_END) && c.squares_of_x;
+  }
+
+  // Nobody waits for it before the end.
+  __device__ void make_scales() const {
+    await();
+    scale_rows(c, threadIdx.x / 32 - THREADS / 32 - 1, rest->steps);
+    asm volatile("bar.arrive 2, %0;" ::"n"(SCALED) : "memory");
+  }
+  static __device__ void meet_scaled() {
+    asm volatile("bar.sync 2, %0;" ::"n"(SCALED) : "memory");
   }
 
   // ---- The end ----
 
-  // What the thread's row of a tile of W ends with, loaded long before.
+  // What the thread's row of a tile of W ends with, loaded long before. The factor is the norm's
+  // weight where there is a residual.
   struct Scale {
     float factor, bias;
   };
@@ -175,7 +207,34 @@ struct Product {
     const u32 i = threadIdx.x % OUTPUTS;
     const u32 output = tile * height + (gated ? i / 16 * 8 + i % 8 : i);
     const u32 row = min(output, heights - 1) + (gated && i / 8 % 2 == 1 ? heights : 0);
-    return {c.factor ? c.factor[row] : 1.f, c.bias ? c.bias[row] : 0.f};
+    const float bias = c.bias ? c.bias[row] : 0.f;
+    if (ENDS == RESIDUAL_END)
+      return {c.norm_weight[row] + (c.norm_kind == NORM_KIND_RMS_PLUS_ONE ? 1.f : 0.f), bias};
+    return {c.factor ? c.factor[row] : 1.f, bias};
+  }
+
+  // What is added to: two outputs of each of two eights, of two rows. Those of a thread's first
+  // eights are loaded long before.
+  struct Residual {
+    u32 pairs[2][2];
+  };
+  __device__ u64 place_of_pair(u32 tile, u32 e, u32 half, u32 eight) const {
+    const u32 output = tile * height + (e + eight) * 8 + threadIdx.x % 4 * 2;
+    return (u64)(first_row() + half * 8) * heights + output;
+  }
+  __device__ bool has_pair(u32 tile, u32 e, u32 half, u32 eight) const {
+    const u32 output = tile * height + (e + eight) * 8 + threadIdx.x % 4 * 2;
+    return first_row() + half * 8 < c.rows && e < ALL_EIGHTS && output < heights;
+  }
+  __device__ Residual residual_of(u32 tile, u32 e) const {
+    Residual all;
+#pragma unroll
+    for (u32 n = 0; n < 4; n++) {
+      const act* const from = c.residual + place_of_pair(tile, e, n / 2, n % 2);
+      const bool has = has_pair(tile, e, n / 2, n % 2);
+      all.pairs[n / 2][n % 2] = has ? *reinterpret_cast<const u32*>(from) : 0;
+    }
+    return all;
   }
 
   // Sums by eights of outputs, to where the block keeps those of all its warpgroups. There is one
@@ -198,37 +257,56 @@ struct Product {
     return ring + eight * EIGHT_BYTES + threadIdx.x % WARPGROUP * 16;
   }
 
-  // The sums of an eight of outputs over all shares and turns, in their order.
-  __device__ void add_up(u32 eight, float (&sums)[4]) const {
-    for (u32 other = 0; other < c.shares; other++) {
+  // The sums of two eights of outputs over all shares and turns, in their order. Those of two
+  // shares are on their way at once: what lies in another block takes long to come.
+  __device__ void add_up(u32 eight, float (&some)[4], float (&more)[4]) const {
+#pragma unroll 1
+    for (u32 other = 0; other < c.shares; other += 2) {
+      float4 parts[2][TURNS][2] = {};
 #pragma unroll
-      for (u32 t = 0; t < TURNS; t++)
-        add_sums_of(other, place_of_sums(t * ALL_EIGHTS + eight), sums);
+      for (u32 o = 0; o < 2; o++) {
+        if (other + o == c.shares) break;
+#pragma unroll
+        for (u32 t = 0; t < TURNS; t++) {
+#pragma unroll
+          for (u32 e = 0; e < 2; e++)
+            parts[o][t][e] = load_of_block(place_of_sums(t * ALL_EIGHTS + eight + e), other + o);
+        }
+      }
+#pragma unroll
+      for (u32 o = 0; o < 2; o++) {
+#pragma unroll
+        for (u32 t = 0; t < TURNS; t++) add_to(some, parts[o][t][0]), add_to(more, parts[o][t][1]);
+      }
     }
   }
 
   // Of a tile's n-th end: what it ends with to shared memory, then by two eights of outputs, which
   // of a gated tile are the gates and the ups of eight. The usual ends have code of their own,
   // straight out of registers: chains of several microseconds otherwise.
-  __device__ void end(u32 n, u32 tile, Scale scale, const float (&acc)[N / 2]) const {
+  __device__ void end(u32 n, u32 tile, Scale scale, const Residual& before,
+                      const float (&acc)[N / 2]) const {
     // Of the tile before nobody reads any more.
     if (n > 0) meet();
     if (threadIdx.x < OUTPUTS) {
       rest->factor[threadIdx.x] = scale.factor;
       rest->bias[threadIdx.x] = scale.bias;
     }
-    meet();
+    if (n == 0 && scales()) meet_scaled();
+    else meet();
     if (TURNS > 1 || c.shares > 1) leave_sums(acc);
+    if constexpr (ENDS == RESIDUAL_END) return end_residual(tile, before);
     if (!has_rows()) return;
 
-    const Activation usual = gated ? ACTIVATION_SILU_GATED : ACTIVATION_NONE;
-    if (heights % 2 == 1 || c.end == CODED_END_LOGITS || c.kind != usual) {
-      end_others(tile, acc);
-    } else if (gated) {
-      end_usual<true>(tile, acc);
-    } else {
-      end_usual<false>(tile, acc);
+    if constexpr (ENDS == PLAIN_END) return end_usual<false>(tile, acc);
+    if constexpr (ENDS == GATED_END) return end_usual<true>(tile, acc);
+    if constexpr (ENDS == ALL_ENDS) {
+      const Activation usual = gated ? ACTIVATION_SILU_GATED : ACTIVATION_NONE;
+      const bool others = heights % 2 == 1 || c.end == CODED_END_LOGITS || c.kind != usual;
+      if (!others && gated) return end_usual<true>(tile, acc);
+      if (!others) return end_usual<false>(tile, acc);
     }
+    if constexpr (ENDS == ALL_ENDS || ENDS == OTHER_ENDS) end_others(tile, acc);
   }
 
   // Sums that all have are ended by each share and each warpgroup in part, else a warpgroup ends
@@ -254,20 +332,73 @@ struct Product {
 #pragma unroll 1
     for (u32 e = own.first; e < own.last; e += own.next) {
       float some[4] = {}, more[4] = {};
-      add_up(e, some);
-      add_up(e + 1, more);
+      add_up(e, some, more);
       write_usual<GATED>(tile, e, some, more);
     }
+  }
+
+  // Sums of a cluster, or of turns, to the residual, what the product behind reads of it and the
+  // sums of its squares.
+  __device__ void end_residual(u32 tile, Residual before) const {
+    // Nobody turns sums round here: [warpgroup, row].
+    float(*const squares)[ROWS_MOST] = reinterpret_cast<float(*)[ROWS_MOST]>(rest->turned[0]);
+    const Eights own = own_eights();
+    float own_squares[2] = {};
+    if (has_rows()) {
+#pragma unroll 1
+      for (u32 e = own.first; e < own.last; e += own.next) {
+        add_to_residual(tile, e, before, own_squares);
+        before = residual_of(tile, e + own.next);
+      }
+#pragma unroll
+      for (u32 half = 0; half < 2; half++) {
+        own_squares[half] += __shfl_xor_sync(~0u, own_squares[half], 1);
+        own_squares[half] += __shfl_xor_sync(~0u, own_squares[half], 2);
+        if (threadIdx.x % 4 == 0) squares[group][first_row() + half * 8] = own_squares[half];
+      }
+    }
+    meet();
+    if (threadIdx.x < c.rows) {
+      float sum = 0.f;
+#pragma unroll
+      for (u32 g = 0; g < ACROSS * TURNS; g++) sum += squares[g][threadIdx.x];
+      c.squares[blockIdx.x * ROWS_MOST + threadIdx.x] = sum;
+    }
+  }
+  __device__ void add_to_residual(u32 tile, u32 e, const Residual& before,
+                                  float (&squares)[2]) const {
+    float sums[2][4] = {};
+    add_up(e, sums[0], sums[1]);
+#pragma unroll
+    for (u32 n = 0; n < 4; n++) {
+      const u32 half = n / 2, eight = n % 2, i = (e + eight) * 8 + threadIdx.x % 4 * 2;
+      if (!has_pair(tile, e, half, eight)) continue;
+      const act* const old = reinterpret_cast<const act*>(&before.pairs[half][eight]);
+      float x[2], y[2];
+#pragma unroll
+      for (u32 j = 0; j < 2; j++) {
+        const float sum = sums[eight][2 * half + j] + rest->bias[i + j];
+        x[j] = to_f32(from_f32<act>(to_f32(old[j]) + to_f32(from_f32<act>(sum))));
+        y[j] = x[j] * rest->factor[i + j];
+        squares[half] = fmaf(x[j], x[j], squares[half]);
+      }
+      const u64 at = place_of_pair(tile, e, half, eight);
+      *reinterpret_cast<u32*>(c.residual + at) = pack_act(x[0], x[1]);
+      *reinterpret_cast<u32*>(reinterpret_cast<act*>(c.y) + at) = pack_act(y[0], y[1]);
+    }
+  }
+  // The first of the two rows of which the thread has sums.
+  static __device__ u32 first_row() {
+    return threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 32 / 4;
   }
 
   // Two outputs of each eight, or gated two of both, of two rows.
   template <bool GATED>
   __device__ void write_usual(u32 tile, u32 e, const float* some, const float* more) const {
     const u32 i = e * 8 + threadIdx.x % 4 * 2;
-    const u32 first_row = threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 32 / 4;
 #pragma unroll
     for (u32 half = 0; half < 2; half++) {
-      const u32 row = first_row + half * 8;
+      const u32 row = first_row() + half * 8;
       if (row >= c.rows) break;
       float low[2], high[2];
 #pragma unroll
@@ -291,8 +422,7 @@ struct Product {
     for (u32 e = own.first; e < own.last; e += own.next) {
       if (all) {
         float some[4] = {}, more[4] = {};
-        add_up(e, some);
-        add_up(e + 1, more);
+        add_up(e, some, more);
         turn_round<EIGHTS>(some, more);
       } else {
         turn_round_own<0>(e - across * EIGHTS, acc);
@@ -386,8 +516,11 @@ struct Product {
     // The first copy of x would wait for its map, too.
     if (threadIdx.x == THREADS) fetch_map(&c.w), fetch_map(&c.x);
     start_ring(full, empty, c.stages, ACROSS * 4);
-    if (group == ACROSS * TURNS) {
+    if (group >= ACROSS * TURNS) {
       if (threadIdx.x == THREADS) produce();
+      if constexpr (ENDS == PLAIN_END || ENDS == GATED_END) {
+        if (threadIdx.x >= THREADS + 32) make_scales();
+      }
       __syncwarp();
       // As those that leave their sums.
       if (c.shares > 1) meet_cluster();
@@ -400,21 +533,23 @@ struct Product {
   }
 };
 
-#define BODY(BYTES, N, ACROSS, TURNS) Product<BYTES, N, ACROSS, TURNS>(a).run()
+#define BODY(BYTES, N, ACROSS, TURNS, ENDS) Product<BYTES, N, ACROSS, TURNS, ENDS>(a).run()
 #else
 // The device never launches these where they have no code.
-#define BODY(BYTES, N, ACROSS, TURNS) (void)a
+#define BODY(BYTES, N, ACROSS, TURNS, ENDS) (void)a
 #endif
 
 // So few registers that a norm's block of 512 threads finds a place beside, and its launch can wait
 // there for this one to end.
-#define ENTRY(NAME, N, ACROSS, TURNS)                                                             \
-  __global__ void __maxnreg__(136) gemm_rows_##NAME(const __grid_constant__ RowsGemm a) {         \
-    BODY(false, N, ACROSS, TURNS);                                                                \
-  }                                                                                               \
-  __global__ void __maxnreg__(136) gemm_rows_e4m3_##NAME(const __grid_constant__ RowsGemm a) {    \
-    BODY(true, N, ACROSS, TURNS);                                                                 \
+#define KERNEL(NAME, BYTES, N, ACROSS, TURNS, ENDS)                                     \
+  __global__ void __maxnreg__(136) gemm_rows_##NAME(const __grid_constant__ RowsGemm a) { \
+    BODY(BYTES, N, ACROSS, TURNS, ENDS);                                                \
   }
+#define ENTRY(NAME, N, ACROSS, TURNS)                      \
+  KERNEL(NAME, false, N, ACROSS, TURNS, OTHER_ENDS)        \
+  KERNEL(plain_##NAME, false, N, ACROSS, TURNS, PLAIN_END) \
+  KERNEL(gated_##NAME, false, N, ACROSS, TURNS, GATED_END) \
+  KERNEL(e4m3_##NAME, true, N, ACROSS, TURNS, ALL_ENDS)
 
 ENTRY(64, 64, 1, 2)
 ENTRY(80, 80, 1, 2)
@@ -424,3 +559,6 @@ ENTRY(160, 80, 2, 1)
 ENTRY(192, 96, 2, 1)
 ENTRY(224, 112, 2, 1)
 ENTRY(256, 128, 2, 1)
+KERNEL(residual_64, false, 64, 1, 2, RESIDUAL_END)
+KERNEL(residual_80, false, 80, 1, 2, RESIDUAL_END)
+KERNEL(residual_96, false, 96, 1, 2, RESIDUAL_END)

@@ -4,6 +4,7 @@
 #include "activation.cuh"
 #include "bulk.cuh"
 #include "cluster.cuh"
+#include "norm_columns.cuh"
 #include "warpgroup.cuh"
 
 #if ARCH == 90 && ACT != 0
@@ -48,11 +49,35 @@ __device__ __forceinline__ void leave_stage(u32 empty, u32 stage) {
   if (threadIdx.x % 32 == 0) barrier_arrive(empty + stage * 8);
 }
 
-// The sums of an eight of outputs that block `block` of the cluster left for this thread at `at`,
-// added to its own.
-__device__ __forceinline__ void add_sums_of(u32 block, u32 at, float (&sums)[4]) {
-  const float4 part = load_of_block(at, block);
-  sums[0] += part.x, sums[1] += part.y, sums[2] += part.z, sums[3] += part.w;
+// To `scales`, what rows that are still to be divided are multiplied by, of the sums of squares
+// that blocks left. A warp has each ROWS_DIVIDING-th eight of rows from `eight` on. The order of a
+// row's sum is the same of few rows and of many.
+__device__ __forceinline__ void scale_rows(const RowsGemm& c, u32 eight, float* scales) {
+  constexpr u32 AT_ONCE = 16, LOADS = ROWS_PARTS_MOST / AT_ONCE;
+  const u32 lane = threadIdx.x % 32;
+#pragma unroll 1
+  for (; eight * 8 < c.rows; eight += ROWS_DIVIDING) {
+    const u32 first = eight * 8 + lane % 2 * 4;
+    float4 parts[LOADS];
+#pragma unroll
+    for (u32 i = 0; i < LOADS; i++) {
+      const u32 part = i * AT_ONCE + lane / 2;
+      const float* const from = c.squares_of_x + part * ROWS_MOST + first;
+      parts[i] = part < c.parts ? *reinterpret_cast<const float4*>(from) : float4{};
+    }
+    float sums[4] = {};
+#pragma unroll
+    for (u32 i = 0; i < LOADS; i++) add_to(sums, parts[i]);
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+#pragma unroll
+      for (u32 d = 2; d < 32; d *= 2) sums[i] += __shfl_xor_sync(~0u, sums[i], d);
+    }
+    // Of all lanes that have the same rows each of four takes one.
+    const u32 i = lane / 2;
+    const float own = i == 0 ? sums[0] : i == 1 ? sums[1] : i == 2 ? sums[2] : sums[3];
+    if (i < 4) scales[first + i] = norm_scale(own, c.normed_inputs, c.eps);
+  }
 }
 
 // Two outputs of eight `e` of a tile and two of the one behind it, or gated two of both, to the row
