@@ -161,6 +161,16 @@ impl Cuda {
         (plan.is_some() || gemm_tiles::takes(&self.context, self.dtype, product)).then_some(plan)
     }
 
+    /// Whether products of so many rows with these codes, without an activation, are gemm_rows' or
+    /// gemm_tiles'.
+    pub(super) fn tiles_codes(&self, rows: usize, coded: &Coded) -> bool {
+        let end = End::Act(abi::Activation::None);
+        let product = tiled_product(rows, coded, DevicePtr::NULL, end, DevicePtr::NULL);
+        self.takes_e4m3(coded)
+            && !self.takes_few(rows, coded, 1)
+            && self.tiles_of(&product).is_some()
+    }
+
     /// Whether these codes may be multiplied by codes of the inputs.
     pub(super) fn takes_e4m3(&self, coded: &Coded) -> bool {
         matches!(coded.inputs, Some(InputQuant::E4m3Row | InputQuant::E4m3Tensor { .. }))

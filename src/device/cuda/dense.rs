@@ -126,7 +126,7 @@ impl DenseOps for Cuda {
     ) -> Result<()> {
         let (rows, width) = (self.rows(), residual.width);
         let parameters = self.add_norm_of(norm, delta, residual, out);
-        self.launch_add_norm(rows, width, &parameters)
+        self.launch_add_norm(rows, width, false, &parameters)
     }
 
     fn norm_parts(
@@ -234,6 +234,7 @@ impl DenseOps for Cuda {
             // Of a tower: a bias that would take a launch of its own goes with the norm.
             let waits = self.tower_rows.is_some() && self.bias_takes_a_launch(rows, weight);
             let [now, then] = if waits { [None, bias] } else { [bias, None] };
+            let ahead = self.ends_with_product(rows, weight, now.is_some());
             self.linear(weight, now, x, seam.delta)?;
             let Seam { norm, delta, residual, normed, next } = seam;
             let delta_bias = vector(then, width);
@@ -244,7 +245,7 @@ impl DenseOps for Cuda {
                 parameters.out
             };
             let parameters = abi::AddNorm { delta_bias, out, ..parameters };
-            return self.launch_add_norm(rows, width, &parameters);
+            return self.launch_add_norm(rows, width, ahead, &parameters);
         };
         let x = x.input(rows, weight.inputs, "linear_add_norm");
         let y = seam.delta.to(rows, width, "linear_add_norm");
@@ -385,9 +386,18 @@ impl Cuda {
         }
     }
 
-    fn launch_add_norm(&self, rows: usize, width: usize, parameters: &abi::AddNorm) -> Result<()> {
+    /// `ahead`: the launch before is a product as `ends_with_product` says.
+    fn launch_add_norm(
+        &self,
+        rows: usize,
+        width: usize,
+        ahead: bool,
+        parameters: &abi::AddNorm,
+    ) -> Result<()> {
+        let held = width.is_multiple_of(8) && width <= WIDEST_HELD;
         let (kernel, threads) = match threads_of_many(rows, width) {
             Some(threads) => (&self.kernels.add_norm_many, threads),
+            None if ahead && held => (&self.kernels.add_norm_ahead, norm_threads(width)),
             None => (&self.kernels.add_norm, norm_threads(width)),
         };
         kernel.launch(&self.context, [rows, 1], threads, parameters)

@@ -188,6 +188,7 @@ kernels! {
     "gather": embed(Embed) add_positions(AddPositions) gather(Gather) pool(Pool);
     "norm":
         norm_rows(NormRows) norm_rows_many(NormRows) add_norm(AddNorm) add_norm_many(AddNorm)
+        add_norm_ahead(AddNorm)
         add_rows(AddRows) norm_parts(NormParts)
         square_parts(SquareParts);
     "ranks":

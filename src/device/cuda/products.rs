@@ -79,6 +79,17 @@ impl Cuda {
             && rows > abi::SMALL_M_ROWS.max(abi::TILED_HALF_ROWS) as usize
     }
 
+    /// Whether the last launch of `linear` is known to be a product of which no block gives leave
+    /// before all launches in front of it have ended.
+    pub(super) fn ends_with_product(&self, rows: usize, weight: &Weight, bias: bool) -> bool {
+        let alone = weight.join == Join::None && weight.adapters.is_none();
+        alone
+            && match &weight.held {
+                Held::Plain(_) => !bias || !self.bias_takes_a_launch(rows, weight),
+                Held::Coded(coded) => self.tiles_codes(rows, coded),
+            }
+    }
+
     /// y = end(x W^T + bias) over `rows` rows; `bias` may be null.
     pub(super) fn product(
         &mut self,

@@ -233,6 +233,17 @@ __global__ void add_norm(const AddNorm a) {
   if (a.steps) round_written(a);
 }
 
+// The same of rows that a block holds, behind a product alone, which waits for all before it and
+// gives leave only then: the residual, which others wrote before, comes while this one still waits.
+__global__ void add_norm_ahead(const AddNorm a) {
+  HeldRow<AddNorm, 1> own(a);
+  give_leave();
+  own.load(a.residual);
+  await();
+  own.add(a.delta, a.delta_bias, a.residual);
+  own.norm();
+}
+
 // Both of many rows that a block holds: threads for every NORM_GROUPS times eight columns.
 __global__ void __launch_bounds__(NORM_MANY_THREADS, 2) norm_rows_many(const NormRows a) {
   norm_held<NORM_GROUPS>(a);
