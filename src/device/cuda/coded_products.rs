@@ -5,7 +5,7 @@
 //! |---|---|
 //! | a few | kernels/coded_small_m.cu, codes straight to tensor cores |
 //! | some hundred | kernels/coded_wgmma.cu on Hopper, the same with tiles of x |
-//! | up to 32, and 9 to 64, E4M3 by E4M3 | kernels/gemm_tiles.cu, gemm_rows.cu on Hopper |
+//! | 3 to 32, and 9 to 64, E4M3 by E4M3 | kernels/gemm_tiles.cu, gemm_rows.cu on Hopper |
 //! | any, E4M3 by E4M3 | cuBLASLt, scales behind it |
 //! | any | codes to plain weights, a slice at a time, and cuBLASLt |
 
@@ -99,11 +99,12 @@ impl Cuda {
         let context = self.context.clone();
         self.coded.reserve(&context, self.dtype, rows)?;
         if self.takes_e4m3(coded) {
-            if self.takes_few(rows, coded, 1) {
+            let product = tiled_product(rows, coded, bias, end, y);
+            let tiles = self.tiles_of(&product);
+            if tiles.is_none() && self.takes_few(rows, coded, 1) {
                 return self.few_e4m3(rows, coded, bias, end, x, y);
             }
-            let product = tiled_product(rows, coded, bias, end, y);
-            if let Some(plan) = self.tiles_of(&product) {
+            if let Some(plan) = tiles {
                 let inputs = self.rounded(rows, coded, true, x)?;
                 let kind =
                     gemm_tiles::Kind::E4m3 { factor: coded.matrix.factor, steps: inputs.steps };
@@ -166,9 +167,7 @@ impl Cuda {
     pub(super) fn tiles_codes(&self, rows: usize, coded: &Coded) -> bool {
         let end = End::Act(abi::Activation::None);
         let product = tiled_product(rows, coded, DevicePtr::NULL, end, DevicePtr::NULL);
-        self.takes_e4m3(coded)
-            && !self.takes_few(rows, coded, 1)
-            && self.tiles_of(&product).is_some()
+        self.takes_e4m3(coded) && self.tiles_of(&product).is_some()
     }
 
     /// Whether these codes may be multiplied by codes of the inputs.

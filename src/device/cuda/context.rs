@@ -231,6 +231,7 @@ impl Context {
 
     /// From here on launches do this. The mode until now, and the hash of what it met.
     pub fn set_mode(&self, mode: Mode) -> (Mode, u64) {
+        self.settle();
         // One thread launches at a time, so the order of two relaxed accesses is its own.
         let old = match self.mode.swap(mode as u8, Ordering::Relaxed) {
             0 => Mode::Direct,

@@ -11,7 +11,7 @@ use super::device_ptr::DevicePtr;
 use super::gemm_small_m::{self, End, NormOfRow, SmallProduct};
 use super::weights::{Held, Weight};
 use super::{Cuda, Tensor};
-use crate::device::{Join, NormKind, Seam};
+use crate::device::{Join, Norm, NormKind, Seam};
 use crate::error::Result;
 
 impl Cuda {
@@ -107,6 +107,32 @@ impl Cuda {
         self.deferred = Some(Deferred::Norm(residual, norm));
         self.defer_norm(rows, outputs, residual, norm);
         Ok(true)
+    }
+
+    /// The norm of a single row, left to the product that reads it, if that is the next launch. False:
+    /// not of these.
+    pub(super) fn leave_norm(&mut self, norm: &Norm<Weight>, x: &Tensor, out: &mut Tensor) -> bool {
+        const OP: &str = "norm";
+        let (rows, width) = (self.rows(), x.width);
+        let rms = norm.kind != NormKind::Layer && norm.bias.is_none();
+        let takes = rms
+            && gemm_small_m::norms(rows, width)
+            && gemm_small_m::takes(&self.context, self.dtype, rows, width)
+            && out.rounded.is_none();
+        if !takes {
+            return false;
+        }
+
+        let of = x.at(rows, width, OP);
+        let norm = NormOfRow {
+            weight: norm.weight.vector(width),
+            out: out.to(rows, width, OP),
+            eps: norm.eps,
+            kind: norm.kind.into(),
+        };
+        self.deferred = Some(Deferred::Norm(of, norm));
+        self.defer_norm(rows, width, of, norm);
+        true
     }
 
     /// Whether rows of this batch have adapters of this weight.

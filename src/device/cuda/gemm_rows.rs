@@ -1,4 +1,4 @@
-//! Which products go to the kernels of kernels/gemm_rows.cu, and their launch: 9 to 64 rows, where
+//! Which products go to the kernels of kernels/gemm_rows.cu, and their launch: 5 to 64 rows, where
 //! weights are most of what is read. The products ask it; it knows no weight's name.
 
 use super::abi::{self, Activation, NormKind, RowsGemm, TiledGemm};
@@ -23,8 +23,10 @@ const MOST_SHARES: usize = 4;
 const ADD_UP_ROWS: usize = 500;
 /// Outputs of a tile, of each kernel.
 const TILES: [usize; 8] = [64, 80, 96, 128, 160, 192, 224, 256];
-/// Rows from which products are ours; fewer are those of a few rows.
-const FEWEST_ROWS: usize = 9;
+/// Rows from which products of half types are ours; fewer are those of a few rows.
+const FEWEST_ROWS: usize = 5;
+/// The same of E4M3, fewer of which are gemm_tiles'.
+const FEWEST_ROWS_OF_CODES: usize = 9;
 /// The same of E4M3 with wide tiles: up to here gemm_tiles is faster, by 1 to 5 us a product at 16
 /// rows.
 const FEWEST_ROWS_OF_WIDE_CODES: usize = abi::TILED_ROWS as usize + 1;
@@ -89,7 +91,8 @@ impl Plan {
     fn fewest_rows(self, kind: Kind) -> usize {
         match kind {
             Kind::E4m3 { .. } if self.width > NARROW => FEWEST_ROWS_OF_WIDE_CODES,
-            Kind::E4m3 { .. } | Kind::Activations(_) => FEWEST_ROWS,
+            Kind::E4m3 { .. } => FEWEST_ROWS_OF_CODES,
+            Kind::Activations(_) => FEWEST_ROWS,
         }
     }
 }
@@ -310,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn products_of_16_rows_are_ours_where_that_is_faster() {
+    fn products_of_few_rows_are_ours_where_that_is_faster() {
         let held = Shares::of(|blocks| Ok([132, 66, 39, 30, 22, 17, 15, 15][blocks - 1])).unwrap();
         let fewest = |kind, outputs, units| Plan::of(&held, outputs, units).fewest_rows(kind);
         let e4m3 = Kind::E4m3 { factor: DevicePtr::NULL, steps: DevicePtr::NULL };
@@ -318,7 +321,7 @@ mod tests {
         let sizes = [(6144, 4096), (4096, 4096), (28_672, 4096), (4096, 14_336)];
         assert_eq!(sizes.map(|(n, k)| fewest(e4m3, n, k / 128)), [33, 9, 33, 9]);
         let half = Kind::Activations(DType::BF16);
-        assert_eq!(sizes.map(|(n, k)| fewest(half, n, k / 64)), [9; 4]);
+        assert_eq!(sizes.map(|(n, k)| fewest(half, n, k / 64)), [5; 4]);
     }
 
     #[test]

@@ -134,6 +134,8 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        // What is deferred may read or write this.
+        self.context.stream();
         // SAFETY: allocated in `new`, freed once. cuMemFree waits for the work that may still use
         // it.
         unsafe {

@@ -153,11 +153,11 @@ impl Cuda {
     /// Which kernels multiply a plain weight.
     fn way(&self, call: &TiledProduct) -> Way {
         let (context, held, dtype) = (&self.context, &self.rows_held, self.dtype);
-        if gemm_small_m::takes(context, dtype, call.rows, call.inputs) {
-            return Way::Few;
-        }
         if let Some(plan) = gemm_rows::plan(context, held, dtype, call) {
             return Way::Rows(plan);
+        }
+        if gemm_small_m::takes(context, dtype, call.rows, call.inputs) {
+            return Way::Few;
         }
         if gemm_tiles::takes(context, dtype, call) {
             return Way::Tiles;

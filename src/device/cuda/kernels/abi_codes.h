@@ -313,7 +313,7 @@ struct TiledGemm {
   Activation kind;
 };
 
-// ---- Products of 9 to 64 rows, of codes or not (gemm_rows.cu) ----
+// ---- Products of 5 to 64 rows, of codes or not (gemm_rows.cu) ----
 
 // Rows at most; shared memory of the stages and of what lies behind them, with room to align them.
 // Beside a block there is room for one of a norm, or of what rounds inputs.

@@ -1,4 +1,4 @@
-// y = end(x W^T + b) for 9 to 64 rows of x on Hopper, where the weights' bytes are most of what
+// y = end(x W^T + b) for 5 to 64 rows of x on Hopper, where the weights' bytes are most of what
 // moves: W and x of half types, or both codes of E4M3 (of up to 32 rows narrow tiles alone, others
 // are gemm_tiles'), whose sums are multiplied by a factor of each output and one of each row. Bias,
 // activation and the product of gate and up are in the end.
