@@ -194,8 +194,8 @@ pub trait DenseOps: DeviceTypes {
     ) -> Result<()>;
 
     /// `linear` into the seam's delta, then its `add_norm`: the same numbers, but that a device may
-    /// round the sum with the residual once, and leave anything in the delta. A device whose weights
-    /// are shared out by ranks may make one of the sum over ranks and of what follows.
+    /// round the sum with the residual once, and leave anything in the delta. A device whose
+    /// weights are shared out by ranks may make one of the sum over ranks and of what follows.
     fn linear_add_norm(
         &mut self,
         weight: &Self::Weight,

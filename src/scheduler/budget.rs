@@ -274,8 +274,8 @@ mod tests {
 
     #[test]
     fn what_waits_is_spread_over_steps() {
-        // Of 655 ms a 32nd are 1024 tokens. An eighth of 205 ms is more than two and a half times 4 +
-        // 64 x 0.02, of 82 ms less than that, of 10 ms less than one and a half times.
+        // Of 655 ms a 32nd are 1024 tokens. An eighth of 205 ms is more than two and a half times
+        // 4 + 64 x 0.02, of 82 ms less than that, of 10 ms less than one and a half times.
         let rows = [(32_768, 1024), (10_240, 768), (4096, 640), (512, 512)];
         for (prompt_tokens, rows) in rows {
             let mut budget = waiting(250.0, 64, prompt_tokens);
