@@ -269,15 +269,15 @@ impl Attention {
         }
 
         let items = items.offset_bytes(prompt_tiles * size_of::<abi::WorkItem>());
-        let blocks = [self.split_blocks, kv_heads];
         if let Some(ring) = kinds.ring.filter(|_| self.ring) {
             let pool = self.pool(call).whole_rows(self.kv.plain(), abi::RING_BOX_KEYS as usize)?;
             let stages = ring_attention::slots(call.spec.head_dim);
             let parameters = self.parameters(call, items, stages);
-            return ring.launch(context, blocks, pool, parameters, call.rope);
+            return ring.launch(context, self.split_blocks, pool, parameters, call.rope);
         }
         let parameters = self.parameters(call, items, self.split.stages);
         let shared = self.split.shared_bytes;
+        let blocks = [self.split_blocks, kv_heads];
         kinds.split.launch_shared(context, blocks, abi::SPLIT_THREADS, shared, &parameters)
     }
 

@@ -48,17 +48,18 @@ impl<'a> Ring<'a> {
         Ok(apart.min(turn))
     }
 
-    /// A step's single tokens, by `[blocks of a KV head, KV heads]`. `rope`: q and k are still to
-    /// be rotated, and k and v to be stored.
+    /// A step's single tokens, by so many blocks of each KV head. `rope`: q and k are still to be
+    /// rotated, and k and v to be stored.
     pub fn launch(
         &self,
         context: &Context,
-        blocks: [usize; 2],
+        blocks: usize,
         pool: TensorMap,
         attention: PagedAttention,
         rope: Option<&RopeStore>,
     ) -> Result<()> {
         let threads = abi::RING_THREADS;
+        let blocks = [attention.kv_heads as usize, blocks];
         let Some(rope) = rope else {
             let parameters = RingAttention { pool, attention };
             let shared = shared_bytes(self.dim);

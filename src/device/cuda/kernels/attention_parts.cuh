@@ -4,6 +4,13 @@
 #pragma once
 #include "attention_mma.cuh"
 
+// Which dimension of the grid counts KV heads, and which a block's first item: a file that has them
+// the other way round says so before it includes this.
+#ifndef KV_HEAD
+#define KV_HEAD blockIdx.y
+#define FIRST_ITEM blockIdx.x
+#endif
+
 #if ACT != 0
 struct WholeBlock {
   static __device__ __forceinline__ void meet() { __syncthreads(); }
@@ -56,7 +63,7 @@ __device__ __forceinline__ bool last_to_arrive(const PagedAttention& c, const Wo
   if (item->part == NO_PART) return false;
   Block::meet();
   if (threadIdx.x == 0) {
-    u32* arrivals = c.arrivals + item->part * c.kv_heads + blockIdx.y;
+    u32* arrivals = c.arrivals + item->part * c.kv_heads + KV_HEAD;
     last = arrive(arrivals) + 1 == item->pieces;
     if (last) *arrivals = 0;
   }
@@ -88,7 +95,7 @@ __device__ __forceinline__ void store4(act* to, const float4& x, float unit) {
 template <int D>
 __device__ void join(const PagedAttention& c, const WorkItem* item, u32 count, float value_scale) {
   constexpr int VECTORS = D / 4, PER_LANE = (VECTORS + 31) / 32, AT_ONCE = 16 / PER_LANE;
-  const u32 kv = blockIdx.y, group = c.heads / c.kv_heads, lane = threadIdx.x % 32;
+  const u32 kv = KV_HEAD, group = c.heads / c.kv_heads, lane = threadIdx.x % 32;
   const u32 parts = item->pieces;
   const u64 step = (u64)c.kv_heads * SPLIT_ROWS;
   for (u32 r = threadIdx.x / 32; r < count; r += SPLIT_THREADS / 32) {

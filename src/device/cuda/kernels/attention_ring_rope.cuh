@@ -37,7 +37,7 @@ __device__ __forceinline__ TurnOf begin_turn(const RopeStore& a, const WorkItem*
   own.page = nullptr;
   if (has) {
     const u32 number = row_of(a.slots, item->slot)[a.slots.pages + at / a.page_size];
-    const u64 head = (u64)2 * a.kv_heads * number + blockIdx.y;
+    const u64 head = (u64)2 * a.kv_heads * number + KV_HEAD;
     own.page = reinterpret_cast<act*>(a.pool) + (head * a.page_size + at % a.page_size) * D;
   }
   for (u32 i = threadIdx.x; i < a.half; i += SPLIT_THREADS)
@@ -61,7 +61,7 @@ __device__ __forceinline__ void copy_eight(T* to, const T* from) {
 template <int D>
 __device__ __forceinline__ void take_token(const RopeStore& a, const WorkItem* item, u32 count,
                                            const TurnOf& own, Turned<D>& to) {
-  const u32 kv = blockIdx.y, group = a.heads / a.kv_heads, half = a.half;
+  const u32 kv = KV_HEAD, group = a.heads / a.kv_heads, half = a.half;
   const u32 pairs = half / 8, rest = (D - 2 * half) / 8;
   const act* row = a.qkv + (u64)item->first_row * (a.heads + 2 * a.kv_heads) * D;
   const act* q = row + (kv * group + item->begin) * D;

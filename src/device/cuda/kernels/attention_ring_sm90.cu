@@ -20,6 +20,11 @@
 // (ci/runs/2026-11-30-h200-turn.md): parts of a sequence joined by clusters of eight blocks, of
 // which not as many fit the card; the first item rehearsed before the wait; the leave given later.
 #include "bulk.cuh"
+// KV heads first: of one sequence with a short context a few blocks of each head have items, and all
+// those are the first to find a place while the kernel in front still runs. In the other order the
+// last of them came 2 us late (ci/runs/2026-11-30-h200-small.md).
+#define KV_HEAD blockIdx.x
+#define FIRST_ITEM blockIdx.y
 #include "attention_ring_rope.cuh"
 
 #if ACT != 0 && ARCH == 90
@@ -90,7 +95,7 @@ __device__ __forceinline__ void copy_item(const TensorMap& pool, const PagedAtte
     }
     const u32 n = min(BOXES, boxes.count - box);
     const u32 inside = (first + mine * RING_BOX_KEYS) % c.page_size;
-    const u32 row = (2 * __shfl_sync(~0u, page, (box + mine) % 32) * c.kv_heads + blockIdx.y) *
+    const u32 row = (2 * __shfl_sync(~0u, page, (box + mine) % 32) * c.kv_heads + KV_HEAD) *
                         c.page_size + inside;
 #pragma unroll
     for (u32 value = 0; value < 2; value++) {
@@ -110,7 +115,7 @@ __device__ __forceinline__ void copy_item(const TensorMap& pool, const PagedAtte
 template <int D>
 __device__ __forceinline__ void copy_items(const TensorMap& pool, const PagedAttention& c,
                                            Ring<D> ring, bool waits) {
-  for (u32 i = blockIdx.x, next = 0;; i = next) {
+  for (u32 i = FIRST_ITEM, next = 0;; i = next) {
     const WorkItem* item = c.items + i;
     const u32 word = item->count;
     next = word / NEXT_ITEM;
@@ -136,7 +141,7 @@ __device__ void clear_values(u32 values, u32 warp, u32 lane, u32 end) {
 template <int D>
 __device__ void merge_rows(const PagedAttention& c, const WorkItem* item, u32 count, u32 begin,
                            const Merged<D>& m) {
-  const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
+  const u32 kv = KV_HEAD, group = c.heads / c.kv_heads;
   const u32 rows = min(count - begin, RING_MERGED_ROWS);
   for (u32 n = threadIdx.x; n < rows * (D / 4); n += SPLIT_THREADS) {
     const u32 r = n / (D / 4), d = n % (D / 4) * 4;
@@ -224,13 +229,13 @@ __device__ __forceinline__ void attend_items(const RingAttention& call, Ring<D> 
                                              Merged<D>& merged) {
   const PagedAttention& c = call.attention;
   bool first = true;
-  for (u32 i = blockIdx.x, next = 0;; i = next, first = false) {
+  for (u32 i = FIRST_ITEM, next = 0;; i = next, first = false) {
     const WorkItem* item = c.items + i;
     const u32 word = item->count, count = word % NEXT_ITEM;
     next = word / NEXT_ITEM;
     if (count == 0) {
       // The kernel is not done before the one before it: one block waits at least.
-      if (first && blockIdx.x == 0) await();
+      if (first && FIRST_ITEM == 0) await();
       return;
     }
     if (first) await();
@@ -252,13 +257,13 @@ __device__ __forceinline__ void turn_items(const RingTurn& call, Ring<D> ring, M
                                            Turned<D>& turned) {
   const PagedAttention& c = call.attention;
   bool first = true;
-  for (u32 i = blockIdx.x, next = 0;; i = next, first = false) {
+  for (u32 i = FIRST_ITEM, next = 0;; i = next, first = false) {
     const WorkItem held = c.items[i];
     const WorkItem* item = &held;
     const u32 count = held.count % NEXT_ITEM;
     next = held.count / NEXT_ITEM;
     if (count == 0) {
-      if (first && blockIdx.x == 0) await();
+      if (first && FIRST_ITEM == 0) await();
       return;
     }
     const KeyRange range(c, item);

@@ -92,7 +92,7 @@ struct NarrowTile {
   __device__ void begin(const PagedAttention& c, const WorkItem* item, u32 count) {
     lane = threadIdx.x % 32;
     warp = threadIdx.x / 32;
-    const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
+    const u32 kv = KV_HEAD, group = c.heads / c.kv_heads;
     // Rows beyond the last are the first one again: nobody reads what becomes of them.
     const u32 r = lane / 4, packed = item->begin + (r < count ? r : 0);
     load_q(c.qkv + (u64)(item->first_row + packed / group) * c.row_width +

@@ -99,7 +99,7 @@ template <int PIECES>
 __device__ __forceinline__ u32 locate(const PagedAttention& c, const u32* table, u32 first,
                                       u32 end) {
   const u32 key = min(first + threadIdx.x % KEYS, end - 1);
-  const u32 inside = blockIdx.y * c.page_size + key % c.page_size;
+  const u32 inside = KV_HEAD * c.page_size + key % c.page_size;
   return (2 * c.kv_heads * c.page_size * table[key / c.page_size] + inside) * PIECES;
 }
 
@@ -149,7 +149,7 @@ struct Tile {
 
   __device__ void load_q(const PagedAttention& c, const WorkItem* item, u32 count) {
     const u64 width = c.row_width;
-    const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
+    const u32 kv = KV_HEAD, group = c.heads / c.kv_heads;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const u32 r = row(half);
@@ -355,7 +355,7 @@ struct Tile {
 
   // Each warp owns its rows. Pages whose columns are neighbours by twos only.
   __device__ void write(const PagedAttention& c, const WorkItem* item, float value_scale) {
-    const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
+    const u32 kv = KV_HEAD, group = c.heads / c.kv_heads;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const u32 r = row(half);
@@ -378,7 +378,7 @@ struct Tile {
     float* sums = shared;                          // [WN][16][ROW]
     float* row_maxima = shared + WN * SPLIT_ROWS * ROW;  // [WN][16]
     float* row_sums = row_maxima + WN * SPLIT_ROWS;
-    const u32 kv = blockIdx.y, group = c.heads / c.kv_heads;
+    const u32 kv = KV_HEAD, group = c.heads / c.kv_heads;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       if (row(half) >= count) continue;
@@ -429,13 +429,13 @@ template <class Pages, int D>
 __device__ __forceinline__ void split(const PagedAttention& call) {
   give_leave();
   bool first = true;
-  for (u32 i = blockIdx.x, next = 0;; i = next, first = false) {
+  for (u32 i = FIRST_ITEM, next = 0;; i = next, first = false) {
     const WorkItem* item = call.items + i;
     const u32 word = item->count, count = word % NEXT_ITEM;
     next = word / NEXT_ITEM;
     if (count == 0) {
       // The kernel is not done before the one before it: one block waits at least.
-      if (first && blockIdx.x == 0) await();
+      if (first && FIRST_ITEM == 0) await();
       return;
     }
     Tile<Pages, D, 1, 4> t;
