@@ -15,7 +15,7 @@ use triton_vllm::device::{
     Source, StateShape, WeightDesc, WeightKind,
 };
 use triton_vllm::ids::{SlotId, TokenId};
-use triton_vllm::plan::{Feed, SlotChange, StepPlan, TokenMasks};
+use triton_vllm::plan::{Feed, SlotChange, StepPlan, StepResult, TokenMasks};
 use triton_vllm::sampling::SamplerSpec;
 
 use grader::{gpu, Bench, Graded, Setup};
@@ -184,6 +184,88 @@ fn masks_follow_the_token_before() {
     }
     assert_eq!(masked::<Cuda>(false, true), expected);
     assert_eq!(masked::<Cuda>(true, true), expected);
+}
+
+/// Steps of `rows` sequences, each of which feeds one token: of many tokens' logits some are equal
+/// and the largest, the row of token 3 is NaN throughout. The first sequence has `first` as its
+/// sampler, and a mask where `masked`; the others are greedy.
+fn largest<D: Graded>(rows: usize, first: &SamplerSpec, masked: bool) -> Vec<StepResult> {
+    // Recorded steps are padded to as many rows.
+    let setup = Setup { slots: 16, ..Setup::default() };
+    let mut b = Bench::<D>::new(DType::BF16, &setup);
+    let (vocab, width) = (9003, 64);
+    // Below 4500 nothing is large; from there on every 97th token has one of four rows.
+    let row = |n: usize| match n.checked_sub(4500).filter(|above| above % 97 == 0) {
+        Some(above) => (above / 97 % 4, 1.0),
+        None => (n % 61, 0.01),
+    };
+    let value = |n: usize, i: usize| ((n * 37 + i * 11) % 23) as f32 / 16.0 - 0.7;
+    let of_head = |n: usize, i: usize| value(row(n).0, i) * row(n).1;
+    let values = |rows: usize, at: &dyn Fn(usize, usize) -> f32| -> Vec<f32> {
+        (0..rows * width).map(|k| at(k / width, k % width)).collect()
+    };
+    let head = b.given(WeightKind::Linear, &values(vocab, &of_head), width);
+    let of_table = |n, i| if n == 3 { f32::NAN } else { value(5 * n + 2, i) };
+    let table = b.given(WeightKind::Table, &values(9, &of_table), width);
+    let mut x = b.tensor(setup.step_tokens, width);
+    let mut picked = b.tensor(setup.slots, width);
+    let mut logits = b.dev.logits_tensor(setup.slots, vocab).unwrap();
+    for slot in 0..rows {
+        let spec = if slot == 0 { first.clone() } else { SamplerSpec::default() };
+        b.open(slot, &[TokenId(slot as u32)], Arc::new(spec));
+    }
+
+    b.dev.steady();
+    let mut step = || {
+        let chunk_tokens = (0..rows as u32).map(TokenId).collect();
+        let mut plan = StepPlan { chunk_tokens, ..StepPlan::default() };
+        (0..rows).for_each(|n| plan.push(SlotId(n as u32), Feed::Known(n..n + 1), true));
+        b.begin(plan);
+        b.dev.embed(&table, 1.0, &mut x).unwrap();
+        b.dev.gather(&x, &mut picked).unwrap();
+        b.dev.logits(&head, None, &picked, &mut logits).unwrap();
+        b.dev.forwarded().unwrap();
+        let mask = masked.then(|| (SlotId(0), vec![0xff; vocab.div_ceil(32)].into()));
+        b.dev.sample(&mut logits, &TokenMasks { by_slot: mask.into_iter().collect() }).unwrap();
+        b.dev.collect().unwrap()
+    };
+    // Call by call, recorded, replayed.
+    (0..4).map(|_| step()).collect()
+}
+
+/// Greedy rows have the first of the largest logits, also where their product leaves the best of
+/// its blocks' parts for the sampler, and whatever the sampler of a row beside them.
+#[test]
+fn greedy_tokens_are_of_the_largest_logits() {
+    let bias = SamplerSpec { bias: Arc::from([(TokenId(9002), 100.0)]), ..Default::default() };
+    let mut allowed = vec![0u32; 9003usize.div_ceil(32)];
+    allowed[2] = 1 << 5;
+    let allowed = SamplerSpec { allowed: Some(allowed.into()), ..Default::default() };
+    let drawn = SamplerSpec { temperature: 1.0, seed: 7, ..Default::default() };
+
+    let cases = [
+        (SamplerSpec::default(), false),
+        (SamplerSpec::default(), true),
+        (bias, false),
+        (allowed, false),
+        (drawn, false),
+    ];
+
+    for (n, (first, masked)) in cases.iter().enumerate() {
+        for rows in [1, 2, 5, 8, 9] {
+            let expected = largest::<Cpu>(rows, first, *masked);
+            let token = |n: usize| expected[0].samples[n].tokens.as_ref().unwrap()[0].0;
+            assert!(rows < 2 || (4500..4500 + 4 * 97).contains(&token(1)), "{}", token(1));
+            assert!(rows < 4 || expected[0].samples[3].tokens.is_err(), "a row that is not finite");
+            if gpu() {
+                assert_eq!(
+                    largest::<Cuda>(rows, first, *masked),
+                    expected,
+                    "case {n}, {rows} rows"
+                );
+            }
+        }
+    }
 }
 
 /// What of a layer that keeps a state stands beside attention of four heads for each KV head.

@@ -431,10 +431,13 @@ pub struct DrawRows {
     pub out: DevicePtr,
     pub vocab: u32,
     pub parts: u32,
+    #[doc = " `best` is of the product that made the logits: beside a part's largest stands what was seen of\n it, and there is no noise. All rows are greedy."]
+    pub of_product: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DrawRows"][::std::mem::size_of::<DrawRows>() - 96usize];
+    ["Size of DrawRows"][::std::mem::size_of::<DrawRows>() - 104usize];
     ["Alignment of DrawRows"][::std::mem::align_of::<DrawRows>() - 8usize];
     ["Offset of field: DrawRows::logits"][::std::mem::offset_of!(DrawRows, logits) - 0usize];
     ["Offset of field: DrawRows::sample_slot"]
@@ -447,6 +450,9 @@ const _: () = {
     ["Offset of field: DrawRows::out"][::std::mem::offset_of!(DrawRows, out) - 80usize];
     ["Offset of field: DrawRows::vocab"][::std::mem::offset_of!(DrawRows, vocab) - 88usize];
     ["Offset of field: DrawRows::parts"][::std::mem::offset_of!(DrawRows, parts) - 92usize];
+    ["Offset of field: DrawRows::of_product"]
+        [::std::mem::offset_of!(DrawRows, of_product) - 96usize];
+    ["Offset of field: DrawRows::unused"][::std::mem::offset_of!(DrawRows, unused) - 100usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1010,6 +1016,8 @@ pub struct SmallGemm {
     pub norm_weight: DevicePtr,
     #[doc = " \\[inputs]"]
     pub normed: DevicePtr,
+    #[doc = " \\[rows, blocks, 2]"]
+    pub best: DevicePtr,
     pub eps: f32,
     pub norm_kind: NormKind,
     pub rows: u32,
@@ -1021,7 +1029,7 @@ pub struct SmallGemm {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SmallGemm"][::std::mem::size_of::<SmallGemm>() - 88usize];
+    ["Size of SmallGemm"][::std::mem::size_of::<SmallGemm>() - 96usize];
     ["Alignment of SmallGemm"][::std::mem::align_of::<SmallGemm>() - 8usize];
     ["Offset of field: SmallGemm::x"][::std::mem::offset_of!(SmallGemm, x) - 0usize];
     ["Offset of field: SmallGemm::w"][::std::mem::offset_of!(SmallGemm, w) - 8usize];
@@ -1031,15 +1039,16 @@ const _: () = {
     ["Offset of field: SmallGemm::norm_weight"]
         [::std::mem::offset_of!(SmallGemm, norm_weight) - 40usize];
     ["Offset of field: SmallGemm::normed"][::std::mem::offset_of!(SmallGemm, normed) - 48usize];
-    ["Offset of field: SmallGemm::eps"][::std::mem::offset_of!(SmallGemm, eps) - 56usize];
+    ["Offset of field: SmallGemm::best"][::std::mem::offset_of!(SmallGemm, best) - 56usize];
+    ["Offset of field: SmallGemm::eps"][::std::mem::offset_of!(SmallGemm, eps) - 64usize];
     ["Offset of field: SmallGemm::norm_kind"]
-        [::std::mem::offset_of!(SmallGemm, norm_kind) - 60usize];
-    ["Offset of field: SmallGemm::rows"][::std::mem::offset_of!(SmallGemm, rows) - 64usize];
-    ["Offset of field: SmallGemm::outputs"][::std::mem::offset_of!(SmallGemm, outputs) - 68usize];
-    ["Offset of field: SmallGemm::inputs"][::std::mem::offset_of!(SmallGemm, inputs) - 72usize];
-    ["Offset of field: SmallGemm::kind"][::std::mem::offset_of!(SmallGemm, kind) - 76usize];
-    ["Offset of field: SmallGemm::stages"][::std::mem::offset_of!(SmallGemm, stages) - 80usize];
-    ["Offset of field: SmallGemm::unused"][::std::mem::offset_of!(SmallGemm, unused) - 84usize];
+        [::std::mem::offset_of!(SmallGemm, norm_kind) - 68usize];
+    ["Offset of field: SmallGemm::rows"][::std::mem::offset_of!(SmallGemm, rows) - 72usize];
+    ["Offset of field: SmallGemm::outputs"][::std::mem::offset_of!(SmallGemm, outputs) - 76usize];
+    ["Offset of field: SmallGemm::inputs"][::std::mem::offset_of!(SmallGemm, inputs) - 80usize];
+    ["Offset of field: SmallGemm::kind"][::std::mem::offset_of!(SmallGemm, kind) - 84usize];
+    ["Offset of field: SmallGemm::stages"][::std::mem::offset_of!(SmallGemm, stages) - 88usize];
+    ["Offset of field: SmallGemm::unused"][::std::mem::offset_of!(SmallGemm, unused) - 92usize];
 };
 #[doc = " Pairs of a head that rope_store rotates at most, and heads of a block."]
 pub const ROPE_MAX_PAIRS: u32 = 256;

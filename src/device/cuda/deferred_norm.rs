@@ -87,6 +87,7 @@ impl Cuda {
                     end: End::Act(abi::Activation::None),
                     residual,
                     norm: before,
+                    best: DevicePtr::NULL,
                 };
                 gemm_small_m::run(&self.context, &self.kernels, &product)?;
             }

@@ -332,6 +332,9 @@ impl DenseOps for Cuda {
         let vocab = logits.width;
         let y = logits.to(rows, vocab, "logits");
         let x = x.input(rows, head.inputs, "logits");
+        // What is not yet the row that is sampled from has another best.
+        let last = softcap.is_none() && head.join == Join::None && !self.adapts(head);
+        self.logits_best.begin(last.then_some(y));
         if let Join::Rows { .. } = head.join {
             let part = self.scratch(rows * head.outputs * DType::F32.bytes())?;
             self.adapted_product(rows, head, DevicePtr::NULL, End::Logits, x, part)?;
@@ -352,6 +355,7 @@ impl DenseOps for Cuda {
         const THREADS: u32 = 256;
         let (rows, vocab) = (self.samples(), logits.width);
         let y = logits.to(rows, vocab, "bias_logits");
+        self.logits_best.begin(None);
         let blocks = [rows, vocab.div_ceil(THREADS as usize)];
         let parameters =
             abi::BiasLogits { logits: y, bias: bias.vector(vocab), vocab: vocab as u32 };

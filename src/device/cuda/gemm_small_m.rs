@@ -51,6 +51,9 @@ pub struct SmallProduct {
     pub residual: DevicePtr,
     /// x is first normed.
     pub norm: Option<NormOfRow>,
+    /// Of [`End::Logits`], or null: where each block leaves the best of its part of a row, for
+    /// `draw_rows`; [`parts`] of each row.
+    pub best: DevicePtr,
 }
 
 /// An RMS norm without a bias, of the single row that a product reads.
@@ -104,10 +107,25 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
     kernels.iter().try_for_each(|kernel| kernel.allow_shared(SHARED_BYTES))
 }
 
+/// Blocks at most.
+fn most_blocks(context: &Context) -> usize {
+    (abi::SMALL_M_BLOCKS_PER_MULTIPROCESSOR * context.multiprocessors) as usize
+}
+
+/// Parts of a row of `vocab` logits, each of which a block makes.
+pub fn parts(context: &Context, vocab: usize) -> usize {
+    vocab.div_ceil(abi::SMALL_M_TILE as usize).min(most_blocks(context))
+}
+
+/// Parts of all rows of a product of logits at most.
+pub fn most_parts(context: &Context) -> usize {
+    abi::SMALL_M_ROWS as usize * most_blocks(context)
+}
+
 /// Enqueue a product that [`takes`] accepts.
 pub fn run(context: &Context, kernels: &Kernels, product: &SmallProduct) -> Result<()> {
-    let most = abi::SMALL_M_BLOCKS_PER_MULTIPROCESSOR * context.multiprocessors;
-    let few = product.outputs.div_ceil(abi::SMALL_M_EIGHTS_TILE as usize) <= most as usize;
+    let most = most_blocks(context);
+    let few = product.outputs.div_ceil(abi::SMALL_M_EIGHTS_TILE as usize) <= most;
     let (kernel, outputs, tile, kind) = match product.end {
         End::Act(kind) if few => {
             (&kernels.gemm_small_m_eights, product.outputs, abi::SMALL_M_EIGHTS_TILE, kind)
@@ -121,7 +139,7 @@ pub fn run(context: &Context, kernels: &Kernels, product: &SmallProduct) -> Resu
         }
     };
 
-    let blocks = [outputs.div_ceil(tile as usize).min(most as usize), 1];
+    let blocks = [outputs.div_ceil(tile as usize).min(most), 1];
     let (norm_weight, normed, eps, norm_kind) = told(product.norm);
     let stages = stages(product.norm.map_or(0, |_| product.inputs));
     let parameters = abi::SmallGemm {
@@ -132,6 +150,7 @@ pub fn run(context: &Context, kernels: &Kernels, product: &SmallProduct) -> Resu
         residual: product.residual,
         norm_weight,
         normed,
+        best: product.best,
         eps,
         norm_kind,
         stages: stages as u32,

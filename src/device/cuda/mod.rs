@@ -42,6 +42,7 @@
 //! | `steps` | steps in flight: input, token masks, results |
 //! | `sampler` | the end of a step: tokens and logprobs |
 //! | `sampler_row` | a slot's sampler as it lies in its row |
+//! | `logits_best` | whose logits a product left the best of, for the sampler |
 //! | `reports` | logprobs: requests and answers |
 //! | `kernels/` | CUDA C++ |
 //!
@@ -85,6 +86,7 @@ mod latent;
 mod latent_attention;
 mod launch;
 mod load;
+mod logits_best;
 mod low_rank;
 mod memory;
 mod module;
@@ -127,6 +129,7 @@ use self::device_ptr::DevicePtr;
 use self::gemm::Gemm;
 use self::graphs::Graphs;
 pub use self::joined_norm::SeamWay;
+use self::logits_best::LogitsBest;
 use self::low_rank::Adapters;
 use self::memory::Memory;
 use self::module::Kernels;
@@ -183,6 +186,7 @@ pub struct Cuda {
     rows_held: Shares,
     slots: Slots,
     sampler: Sampler,
+    logits_best: LogitsBest,
     reserved: Option<Reserved>,
     /// Of a vision tower; its rows while one runs.
     tower: Option<TowerInputs>,
@@ -250,6 +254,7 @@ impl Cuda {
             rows_held,
             slots: Slots::default(),
             sampler: Sampler::new(&context),
+            logits_best: LogitsBest::default(),
             reserved: None,
             tower: None,
             tower_rows: None,

@@ -123,6 +123,7 @@ impl Cuda {
                     end,
                     residual,
                     norm,
+                    best: self.leave_best(end, y, outputs),
                 };
                 return gemm_small_m::run(&self.context, &self.kernels, &call);
             }
@@ -194,6 +195,17 @@ impl Cuda {
         let product =
             Product { rows, outputs, inputs, stride, logits, operands, x, w, y, added_to };
         self.gemm.run(&self.kernels, &product).map(|()| true)
+    }
+
+    /// Where a product of few rows that ends in `y`, `outputs` wide, leaves the best of its blocks'
+    /// parts for the sampler. Null: it leaves none.
+    fn leave_best(&mut self, end: End, y: DevicePtr, outputs: usize) -> DevicePtr {
+        let list = self.sampler.best_of_parts();
+        if end != End::Logits || list.is_null() || !self.logits_best.wants(y) {
+            return DevicePtr::NULL;
+        }
+        self.logits_best.leave(y, gemm_small_m::parts(&self.context, outputs));
+        list
     }
 
     /// y = end(sums + bias), sums where `place_of_sums` said.

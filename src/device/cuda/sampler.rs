@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::abi::{self, LogprobRequest, ReportPiece};
 use super::context::Context;
 use super::device_ptr::DevicePtr;
+use super::gemm_small_m;
 use super::memory::Memory;
 use super::module::Kernels;
 use super::reports::{Place, Reports};
@@ -72,10 +73,15 @@ impl Sampler {
             }
             Ok(())
         };
-        let blocks = self.blocks() + rows;
-        room(&mut self.best, 16 * blocks)?;
+        let parts = (self.blocks() + rows).max(gemm_small_m::most_parts(context));
+        room(&mut self.best, 16 * parts)?;
         room(&mut self.kept, kept_bytes(rows, vocab))?;
         room(&mut self.pieces, piece_bytes(rows))
+    }
+
+    /// Where a product of few rows leaves the best of its parts; null before there are logits.
+    pub fn best_of_parts(&self) -> DevicePtr {
+        address(&self.best)
     }
 
     /// Blocks that fill the card.
@@ -98,7 +104,8 @@ impl Sampler {
     }
 
     /// Tokens and logprobs of the current batch, on their way to the host. Rows go in waves of so
-    /// many reports as there are copies of logits; without reports one wave does it all.
+    /// many reports as there are copies of logits; without reports one wave does it all. `best`:
+    /// the product that made the logits left the best of so many parts of each row.
     pub fn run(
         &self,
         kernels: &Kernels,
@@ -106,6 +113,7 @@ impl Sampler {
         steps: &mut Steps,
         logits: &Tensor,
         masks: &TokenMasks,
+        best: Option<usize>,
     ) -> Result<()> {
         let logits_rows = &slots.batch().logits;
         let (rows, vocab) = (logits_rows.len(), logits.width);
@@ -114,7 +122,9 @@ impl Sampler {
         // Where no kernel reads them again ids go to the host at once.
         let there = reports.list.is_empty() && !slots.batch().drafts;
         let ids = if there { steps.results() } else { steps.device.out.address };
-        let call = SampleStep { sampler: self, kernels, slots, logits, sent, ids };
+        let largest = slots.greedy && sent.mask_of.is_null() && reports.list.is_empty();
+        let best = best.filter(|_| largest);
+        let call = SampleStep { sampler: self, kernels, slots, logits, sent, ids, best };
         call.mask(&steps.device, rows)?;
 
         let waves = reports.list.len().div_ceil(WAVE).max(1);
@@ -153,6 +163,8 @@ struct SampleStep<'a> {
     sent: SampleInput,
     /// Where they go.
     ids: DevicePtr,
+    /// All rows are greedy, and the best of so many parts of each is there.
+    best: Option<usize>,
 }
 
 fn address(memory: &Option<Memory>) -> DevicePtr {
@@ -243,7 +255,14 @@ impl SampleStep<'_> {
         let length = length as u32;
         let parameters =
             abi::ScanRows { logits, sample_slot, target, drafts, seen, slots, best, vocab, length };
-        self.kernels.scan_rows.launch(context, [rows, parts], abi::SCAN_THREADS, &parameters)?;
+        if self.best.is_none() {
+            self.kernels.scan_rows.launch(
+                context,
+                [rows, parts],
+                abi::SCAN_THREADS,
+                &parameters,
+            )?;
+        }
 
         let parameters = abi::DrawRows {
             logits,
@@ -255,7 +274,9 @@ impl SampleStep<'_> {
             best,
             out: self.ids.offset_words(first),
             vocab,
-            parts: parts as u32,
+            parts: self.best.unwrap_or(parts) as u32,
+            of_product: u32::from(self.best.is_some()),
+            unused: 0,
         };
         self.kernels.draw_rows.launch(context, [rows, 1], abi::DRAW_THREADS, &parameters)
     }

@@ -85,6 +85,11 @@ pub fn adjusts(spec: &SamplerSpec) -> bool {
         || !spec.bad_words.is_empty()
 }
 
+/// Is the token that of the largest logit, among all of them?
+pub fn greedy(spec: &SamplerSpec) -> bool {
+    spec.temperature == 0.0 && spec.allowed.is_none() && !adjusts(spec)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

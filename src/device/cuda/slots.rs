@@ -12,7 +12,7 @@ use super::abi::{
     MAX_DRAFTS, TO_SAMPLE,
 };
 use super::device_ptr::DevicePtr;
-use super::sampler_row::{adjusts, SamplerRow};
+use super::sampler_row::{adjusts, greedy, SamplerRow};
 use crate::device::batch::{Batch, BatchChunk, SlotTable};
 use crate::device::DeviceLimits;
 use crate::error::Result;
@@ -94,6 +94,8 @@ pub struct Slots {
     changes: Vec<RowChange>,
     /// A sampled row has biases, penalties and the like.
     pub adjusts: bool,
+    /// Each sampled row's token is that of its largest logit, whatever the token.
+    pub greedy: bool,
 }
 
 impl Slots {
@@ -159,12 +161,14 @@ impl Slots {
 
     /// The logits rows of the step.
     fn put_logits(&mut self) {
-        self.adjusts = false;
+        (self.adjusts, self.greedy) = (false, true);
         for row in &self.table.batch.logits {
             let target = match row.purpose {
                 Purpose::Report { next } => next.0,
                 Purpose::Sample | Purpose::Verify { .. } => {
-                    self.adjusts |= self.table.sampler(row.slot).is_some_and(|spec| adjusts(spec));
+                    let spec = self.table.sampler(row.slot);
+                    self.adjusts |= spec.is_some_and(|spec| adjusts(spec));
+                    self.greedy &= spec.is_some_and(|spec| greedy(spec));
                     TO_SAMPLE
                 }
             };

@@ -19,6 +19,7 @@ impl StepOps for Cuda {
         }
         let sampler = &mut self.sampler;
         self.slots.begin(plan, &mut |slot, words| sampler.far(slot, words))?;
+        self.logits_best.begin(None);
         let Some(reserved) = &mut self.reserved else {
             return Err(internal!("a step before reserve"));
         };
@@ -90,7 +91,8 @@ impl StepOps for Cuda {
         };
         reserved.graphs.end()?;
         logits.at(self.slots.batch().logits.len(), logits.width, "sample");
-        self.sampler.run(&self.kernels, &self.slots, &mut reserved.steps, logits, masks)?;
+        let best = self.logits_best.parts(logits.memory.address);
+        self.sampler.run(&self.kernels, &self.slots, &mut reserved.steps, logits, masks, best)?;
         self.member.iter().for_each(Member::end_step);
         Ok(())
     }

@@ -216,6 +216,10 @@ struct DrawRows {
   DEVICE(const u64) best;  // [rows, parts, 2]
   DEVICE(u32) out;  // [rows], sampled ids or NOT_FINITE
   u32 vocab, parts;
+  // `best` is of the product that made the logits: beside a part's largest stands what was seen of
+  // it, and there is no noise. All rows are greedy.
+  u32 of_product;
+  u32 unused;
 };
 
 struct AcceptDrafts {

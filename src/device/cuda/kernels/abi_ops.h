@@ -182,6 +182,8 @@ struct SmallGemm {
   // of it goes to `normed` too.
   DEVICE(const float) norm_weight;  // [inputs]
   DEVICE(act) normed;  // [inputs]
+  // Of logits, or null: the largest of each block's share of a row, as DrawRows takes it.
+  DEVICE(u64) best;  // [rows, blocks, 2]
   float eps;
   NormKind norm_kind;
   u32 rows, outputs, inputs;

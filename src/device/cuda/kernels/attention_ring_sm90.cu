@@ -20,9 +20,9 @@
 // (ci/runs/2026-11-30-h200-turn.md): parts of a sequence joined by clusters of eight blocks, of
 // which not as many fit the card; the first item rehearsed before the wait; the leave given later.
 #include "bulk.cuh"
-// KV heads first: of one sequence with a short context a few blocks of each head have items, and all
-// those are the first to find a place while the kernel in front still runs. In the other order the
-// last of them came 2 us late (ci/runs/2026-11-30-h200-small.md).
+// KV heads first: of one sequence with a short context a few blocks of each head have items, and
+// all of those find a place while the kernel in front still runs. In the other order the last of
+// them came 2 us late (ci/runs/2026-11-30-h200-small.md).
 #define KV_HEAD blockIdx.x
 #define FIRST_ITEM blockIdx.y
 #include "attention_ring_rope.cuh"

@@ -25,6 +25,7 @@
 #include "abi_ops.h"
 #include "activation.cuh"
 #include "bulk.cuh"
+#include "logits_order.cuh"
 #include "norm_columns.cuh"
 
 #define WARPS SMALL_M_WARPS
@@ -83,6 +84,30 @@ __device__ __forceinline__ void norm_x(const SmallGemm& c, act* to, float* scrat
   }
   meet();
 }
+
+// Logits are products that end in f32.
+template <class Out>
+constexpr bool LOGITS = false;
+template <>
+constexpr bool LOGITS<float> = true;
+
+// What a block knows of its share of a row of logits: a thread of the outputs that it wrote.
+struct Found {
+  u64 top = 0;
+  u32 seen = 0;
+  __device__ __forceinline__ void add(float logit, u32 token) {
+    top = max(top, ranked(logit, token));
+    seen |= seen_of(logit);
+  }
+  // Of the sixteen threads that have a row's outputs.
+  __device__ __forceinline__ void join() {
+#pragma unroll
+    for (int d = 8; d > 0; d /= 2) {
+      top = max(top, __shfl_xor_sync(~0u, top, d));
+      seen |= __shfl_xor_sync(~0u, seen, d);
+    }
+  }
+};
 
 // ROWS of W, 16 or 8: with 8 the rows of the tensor core's tile beyond them are zeros.
 template <u32 ROWS, bool GATED>
@@ -177,6 +202,7 @@ struct Tile {
 #pragma unroll
     for (u32 i = 0; i < AHEAD; i++) fetch(x[i], right, r < c.rows, i * INPUTS);
     float acc[2][4] = {};
+    Found found;
     u32 stage = 0, phase = 0;
     for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
       const float before = residual_of(tile);
@@ -193,8 +219,22 @@ struct Tile {
           fetch(x[i], right, r < c.rows, next < c.inputs ? next : i * INPUTS);
         }
       }
-      finish<Out>(tile, before, acc, sums);
+      finish<Out>(tile, before, acc, sums, found);
     }
+    if constexpr (LOGITS<Out>) leave<Out>(found);
+  }
+
+  // The largest logit of this block's share of each row, and what was seen of it.
+  template <class Out>
+  __device__ void leave(Found found) const {
+    static_assert(HEIGHT == 16, "sixteen threads have the outputs of a row");
+    if (!c.best) return;
+    found.join();
+    const u32 row = threadIdx.x / 16;
+    if (threadIdx.x % 16 != 0 || row >= c.rows) return;
+    u64* const to = c.best + 2 * ((u64)row * gridDim.x + blockIdx.x);
+    to[0] = found.top;
+    to[1] = found.seen;
   }
 
   // What this thread's output of a tile is added to.
@@ -206,7 +246,8 @@ struct Tile {
 
   // The tile's end: the warps' shares are added in order.
   template <class Out>
-  __device__ void finish(u32 tile, float before, float (&acc)[2][4], float* sums) const {
+  __device__ void finish(u32 tile, float before, float (&acc)[2][4], float* sums,
+                         Found& found) const {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     // All have read the sums of the tile before.
     meet();
@@ -229,6 +270,7 @@ struct Tile {
       const u64 at = (u64)column * heights + output;
       if (!GATED && c.residual) c.residual[at] = from_f32<act>(before + to_f32(from_f32<act>(y)));
       else reinterpret_cast<Out*>(c.y)[at] = from_f32<Out>(y);
+      if constexpr (LOGITS<Out>) found.add(y, output);
     }
   }
 

@@ -8,6 +8,9 @@
 //                Before step 3 instead of after, which makes no difference: -inf stays -inf.
 //   scan_rows    step 3, temperature, and the best of each part of a row, for greedy rows of the
 //                logits, for plain temperature of logit + noise too. Blocks across a row.
+//                Not launched where all rows are greedy and none is masked or adjusted, and the
+//                product of few rows that made them (gemm_small_m.cu) left the best of each
+//                block's part.
 //   draw_rows    the best of the parts; for rows with a floor (min_p, top_k, top_p) the floor and
 //                the draw. Then the slot's row learns its token. A block per row.
 //   accept_drafts  of a sequence with drafts: its slot's row learns the tokens up to the first that
@@ -458,15 +461,18 @@ __global__ void __launch_bounds__(THREADS) draw_rows(const DrawRows a) {
   u32* row = row_of(a.slots, a.sample_slot[blockIdx.x]);
   SlotHeader* slot = header_of(row);
   u64 top = 0, drawn = 0;
+  u32 seen = 0;
   for (u32 p = threadIdx.x; p < a.parts; p += THREADS) {
     const u64* part = a.best + 2 * ((u64)blockIdx.x * a.parts + p);
     top = max(top, part[0]);
-    drawn = max(drawn, part[1]);
+    if (a.of_product) seen |= (u32)part[1];
+    else drawn = max(drawn, part[1]);
   }
+  seen = a.of_product ? seen_by_block(seen) : a.seen[blockIdx.x];
   top = block_max(top, &scratch[0][0]);
   drawn = block_max(drawn, &scratch[0][0]);
   const float max_logit = value_of(top);
-  const bool finite = a.seen[blockIdx.x] == SEEN_ABOVE;
+  const bool finite = seen == SEEN_ABOVE;
   const RowDrafts drafts = a.drafts[blockIdx.x];
   u32 token = token_of(top);
   // Where masks leave nothing, token 0: the lowest of equals. `drawn` is 0 for greedy rows.
