@@ -46,8 +46,7 @@ impl Cuda {
         seam: &mut Seam<'_, Weight, Tensor>,
     ) -> Result<bool> {
         const OP: &str = "linear_add_norm";
-        let norm = seam.norm;
-        let rows = self.rows();
+        let (norm, rows) = (seam.norm, self.rows());
         let (outputs, inputs) = (weight.outputs, weight.inputs);
         let rms = norm.kind != NormKind::Layer && norm.bias.is_none();
         let takes = gemm_small_m::norms(rows, outputs)
@@ -110,8 +109,8 @@ impl Cuda {
         Ok(true)
     }
 
-    /// The norm of a single row, left to the product that reads it, if that is the next launch. False:
-    /// not of these.
+    /// The norm of a single row, left to the product that reads it, if that is the next launch.
+    /// False: not of these.
     pub(super) fn leave_norm(&mut self, norm: &Norm<Weight>, x: &Tensor, out: &mut Tensor) -> bool {
         const OP: &str = "norm";
         let (rows, width) = (self.rows(), x.width);

@@ -97,6 +97,7 @@ impl DenseOps for Cuda {
         if self.leave_norm(norm, x, out) {
             return Ok(());
         }
+
         let (rows, width) = (self.rows(), x.width);
         let to = out.to(rows, width, "norm");
         let made = self.made_of(rows, out);
