@@ -247,7 +247,7 @@ fn a_norm_of_a_row_is_the_same_among_others() {
                 let case = Between { rows, width, inputs, gates, outputs, kind };
                 case.run(&mut Bench::<Cuda>::new(dtype, &setup())).unwrap()
             };
-            let sizes: [&[usize]; 2] = [&[64, 47, 33, 16, 9, 5], &[4, 3, 2, 1]];
+            let sizes: [&[usize]; 3] = [&[64, 47, 33, 16, 9], &[8, 7, 5], &[4, 3, 2, 1]];
             for sizes in sizes {
                 same_among_others(&of, sizes, &format!("{dtype:?} {width}"));
             }
