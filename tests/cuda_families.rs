@@ -186,8 +186,8 @@ fn heads_draft_what_their_formulas_say() {
     }
 }
 
-/// Prompts of which a token's experts are chosen by scores that are 0.003 apart, where transformers'
-/// own bfloat16 moves them by 0.015: some products choose others.
+/// Prompts of which a token's experts are chosen by scores that are 0.003 apart, where
+/// transformers' own bfloat16 moves them by 0.015: some products choose others.
 const CHOICES_TOO_CLOSE: [(&str, usize); 1] = [("dots1", 0)];
 
 #[test]
