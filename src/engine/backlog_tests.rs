@@ -2,15 +2,13 @@
 //! whom.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use crossbeam::channel::{bounded, Receiver, Sender};
 
 use super::output::Backlog;
-use super::request::{Answer, Client, FinishReason, GenerateRequest, RequestOptions, Returns};
-use super::tests::{bench, bench_with, Bench, Fault, GREEDY, LONG, PATIENCE};
+use super::request::{Answer, Client, FinishReason};
+use super::tests::{bench, bench_with, request, Bench, Fault, GREEDY, LONG, PATIENCE};
 use crate::error::{Error, Result};
-use crate::sampling::{SamplingLimits, SamplingParams};
 
 /// Takes its first response when the test opens the gate.
 struct Slow {
@@ -36,17 +34,7 @@ impl Client for Slow {
 fn blocked(bench: &Bench) -> (Sender<()>, Receiver<Result<Answer>>) {
     let (open, gate) = bounded(0);
     let (outcome, told) = bounded(1);
-    let limits = SamplingLimits::new(4096, 20);
-    let request = GenerateRequest {
-        prompt: "The most dangerous animal is".into(),
-        images: Vec::new(),
-        params: SamplingParams::parse_text(LONG, &limits).unwrap(),
-        stream: true,
-        returns: Returns::default(),
-        client: Arc::new(Slow { gate, outcome }),
-        arrival: Instant::now(),
-        options: RequestOptions::default(),
-    };
+    let request = request(Arc::new(Slow { gate, outcome }), true, LONG).unwrap();
     bench.engine.submit(request).expect("room");
     (open, told)
 }

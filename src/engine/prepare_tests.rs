@@ -1,15 +1,14 @@
 //! Requests that wait for others to be prepared: which of them may, and which may not.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam::channel::{bounded, unbounded, Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
 
-use super::request::{Answer, Client, GenerateRequest, RequestOptions, Returns};
-use super::tests::{bench, Bench, Fault, PATIENCE};
+use super::request::{Answer, Client};
+use super::tests::{bench, request, Bench, Fault, PATIENCE};
 use crate::error::{Error, Result};
-use crate::sampling::{SamplingLimits, SamplingParams};
 
 /// What a thread that prepares requests asks its first question of.
 struct Asked<F> {
@@ -38,17 +37,7 @@ fn submit(
     let (ends, told) = unbounded();
     let words = "x".repeat(bytes / 2);
     let sampling = format!(r#"{{"temperature": 0, "max_tokens": 3, "bad_words": ["{words}"]}}"#);
-    let limits = SamplingLimits::new(4096, 20);
-    let request = GenerateRequest {
-        prompt: "The most dangerous animal is".into(),
-        images: Vec::new(),
-        params: SamplingParams::parse_text(&sampling, &limits).expect("valid"),
-        stream: false,
-        returns: Returns::default(),
-        client: Arc::new(Asked { cancelled, ends }),
-        arrival: Instant::now(),
-        options: RequestOptions::default(),
-    };
+    let request = request(Arc::new(Asked { cancelled, ends }), false, &sampling).expect("valid");
     bench.engine.submit(request).expect("room");
     told
 }

@@ -248,6 +248,24 @@ pub(super) fn bench_with(
     Bench { engine, gate, mask_delay_ms }
 }
 
+/// What this client asks for.
+pub(super) fn request(
+    client: Arc<dyn Client>,
+    stream: bool,
+    sampling: &str,
+) -> Result<GenerateRequest> {
+    Ok(GenerateRequest {
+        prompt: "The most dangerous animal is".into(),
+        images: Vec::new(),
+        params: SamplingParams::parse_text(sampling, &SamplingLimits::new(4096, 20))?,
+        stream,
+        returns: Returns::default(),
+        client,
+        arrival: Instant::now(),
+        options: RequestOptions::default(),
+    })
+}
+
 impl Bench {
     pub(super) fn submit(
         &self,
@@ -272,18 +290,8 @@ impl Bench {
             outcome,
         });
 
-        let limits = SamplingLimits::new(4096, 20);
-        let request = GenerateRequest {
-            prompt: "The most dangerous animal is".into(),
-            images: Vec::new(),
-            params: SamplingParams::parse_text(sampling, &limits)?,
-            stream,
-            returns: Returns::default(),
-            client: client.clone(),
-            arrival: Instant::now(),
-            options,
-        };
-        self.engine.submit(request)?;
+        let request = request(client.clone(), stream, sampling)?;
+        self.engine.submit(GenerateRequest { options, ..request })?;
         Ok((client, told))
     }
 }

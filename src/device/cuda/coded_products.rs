@@ -111,15 +111,8 @@ impl Cuda {
                 let product = TiledProduct { kind, x: inputs.x, ..product };
                 let (context, kernels) = (&self.context, &self.kernels);
                 if let Some(plan) = plan {
-                    let held = &self.rows_held;
-                    return gemm_rows::run(
-                        context,
-                        kernels,
-                        held,
-                        plan,
-                        &product,
-                        Norms::default(),
-                    );
+                    let (held, norms) = (&self.rows_held, Norms::default());
+                    return gemm_rows::run(context, kernels, held, plan, &product, norms);
                 }
                 return gemm_tiles::run(context, kernels, &self.tile_shares, &product);
             }

@@ -14,6 +14,17 @@ use super::{Cuda, Tensor};
 use crate::device::{Join, Norm, NormKind, Seam};
 use crate::error::Result;
 
+/// Whether products can have part in this norm.
+pub(super) fn is_rms(norm: &Norm<Weight>) -> bool {
+    norm.kind != NormKind::Layer && norm.bias.is_none()
+}
+
+/// Such a norm of rows of `width`, into `out`.
+pub(super) fn rms(norm: &Norm<Weight>, width: usize, out: DevicePtr) -> NormOfRow {
+    let (eps, kind) = (norm.eps, norm.kind.into());
+    NormOfRow { weight: norm.weight.vector(width), out, eps, kind }
+}
+
 impl Cuda {
     /// What a product of few rows that reads `x` reads: where the norm that makes `x` is still to
     /// be made, and it can make it, what is normed.
@@ -48,8 +59,8 @@ impl Cuda {
         const OP: &str = "linear_add_norm";
         let (norm, rows) = (seam.norm, self.rows());
         let (outputs, inputs) = (weight.outputs, weight.inputs);
-        let rms = norm.kind != NormKind::Layer && norm.bias.is_none();
-        let takes = gemm_small_m::norms(rows, outputs)
+        let takes = is_rms(norm)
+            && gemm_small_m::norms(rows, outputs)
             && outputs.is_multiple_of(8)
             && weight.join == Join::None
             && !self.adapts(weight)
@@ -66,7 +77,7 @@ impl Cuda {
                         && seam.next.is_some_and(|next| self.norms_row(next.first))
                 }
             };
-        if !rms || !takes {
+        if !takes {
             return Ok(false);
         }
 
@@ -98,14 +109,7 @@ impl Cuda {
             }
         }
 
-        let norm = NormOfRow {
-            weight: norm.weight.vector(outputs),
-            out,
-            eps: norm.eps,
-            kind: norm.kind.into(),
-        };
-        self.deferred = Some(Deferred::Norm(residual, norm));
-        self.defer_norm(rows, outputs, residual, norm);
+        self.leave_row(outputs, residual, rms(norm, outputs, out));
         Ok(true)
     }
 
@@ -114,8 +118,7 @@ impl Cuda {
     pub(super) fn leave_norm(&mut self, norm: &Norm<Weight>, x: &Tensor, out: &mut Tensor) -> bool {
         const OP: &str = "norm";
         let (rows, width) = (self.rows(), x.width);
-        let rms = norm.kind != NormKind::Layer && norm.bias.is_none();
-        let takes = rms
+        let takes = is_rms(norm)
             && gemm_small_m::norms(rows, width)
             && gemm_small_m::takes(&self.context, self.dtype, rows, width)
             && out.rounded.is_none();
@@ -123,16 +126,15 @@ impl Cuda {
             return false;
         }
 
-        let of = x.at(rows, width, OP);
-        let norm = NormOfRow {
-            weight: norm.weight.vector(width),
-            out: out.to(rows, width, OP),
-            eps: norm.eps,
-            kind: norm.kind.into(),
-        };
-        self.deferred = Some(Deferred::Norm(of, norm));
-        self.defer_norm(rows, width, of, norm);
+        let (of, out) = (x.at(rows, width, OP), out.to(rows, width, OP));
+        self.leave_row(width, of, rms(norm, width, out));
         true
+    }
+
+    /// The norm of the single row at `of` is the next product's, or made as ever.
+    fn leave_row(&mut self, width: usize, of: DevicePtr, norm: NormOfRow) {
+        self.deferred = Some(Deferred::Norm(of, norm));
+        self.defer_norm(1, width, of, norm);
     }
 
     /// Whether rows of this batch have adapters of this weight.

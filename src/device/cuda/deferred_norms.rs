@@ -5,16 +5,15 @@
 //! Where the next launch is no such product, the norm is made as ever. `dense` and `products` call
 //! it; it knows no layer.
 
-use super::abi;
 use super::deferred::Deferred;
+use super::deferred_norm::{is_rms, rms};
 use super::device_ptr::DevicePtr;
 use super::gemm_rows;
-use super::gemm_small_m::{End, NormOfRow};
-use super::gemm_tiles::{Kind, TiledProduct};
+use super::gemm_tiles::TiledProduct;
 use super::row_norms::{Added, Divided, Norms};
-use super::weights::{Held, Weight};
+use super::weights::Weight;
 use super::{Cuda, Tensor};
-use crate::device::{DType, Join, NormKind, Seam};
+use crate::device::{DType, Join, Seam};
 use crate::error::Result;
 
 impl Cuda {
@@ -31,26 +30,9 @@ impl Cuda {
         }
     }
 
-    /// A product of this weight that ends without an activation. Addresses are still to come.
-    fn plain_product(&self, rows: usize, weight: &Weight) -> TiledProduct {
-        TiledProduct {
-            kind: Kind::Activations(self.dtype),
-            rows,
-            outputs: weight.outputs,
-            inputs: weight.inputs,
-            x: DevicePtr::NULL,
-            w: weight.matrix(),
-            bias: DevicePtr::NULL,
-            y: DevicePtr::NULL,
-            end: End::Act(abi::Activation::None),
-        }
-    }
-
     /// Whether products of this weight are of kernels that can have part in a norm.
     fn has_part(&self, rows: usize, weight: &Weight) -> bool {
-        matches!(weight.held, Held::Plain(_))
-            && weight.rounding.is_none()
-            && !self.adapts(weight)
+        self.multiplies_alone(weight)
             && gemm_rows::takes(&self.context, self.dtype, &self.plain_product(rows, weight))
     }
 
@@ -65,9 +47,8 @@ impl Cuda {
     ) -> Result<bool> {
         const OP: &str = "linear_add_norm";
         let (rows, norm) = (self.rows(), seam.norm);
-        let rms = norm.kind != NormKind::Layer && norm.bias.is_none();
         // An element times its weight alone may be too large for f16.
-        let fits = self.dtype == DType::BF16 && rms && weight.join == Join::None;
+        let fits = self.dtype == DType::BF16 && is_rms(norm) && weight.join == Join::None;
         let takes = fits
             && seam.normed.rounded.is_none()
             && self.has_part(rows, weight)
@@ -87,12 +68,7 @@ impl Cuda {
         let out = seam.normed.to(rows, outputs, OP);
         let x = x.at(rows, inputs, OP);
         let squares = self.squares.address;
-        let norm = NormOfRow {
-            weight: norm.weight.vector(outputs),
-            out,
-            eps: norm.eps,
-            kind: norm.kind.into(),
-        };
+        let norm = rms(norm, outputs, out);
         let added = Added { residual, weight: norm.weight, kind: norm.kind, squares };
         let norms = Norms { x: None, y: Some(added) };
         let product = TiledProduct { x, bias, y: out, ..product };

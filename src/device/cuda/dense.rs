@@ -227,13 +227,8 @@ impl DenseOps for Cuda {
             {
                 return Ok(());
             }
-            if bias.is_none() && seam.normed.rounded.is_none() {
-                let from = x.input(rows, weight.inputs, "linear_add_norm").x;
-                let y = seam.delta.to(rows, width, "linear_add_norm");
-                let residual = seam.residual.to(rows, width, "linear_add_norm");
-                if self.library_adds(rows, weight, from, y, residual)? {
-                    return self.norm(seam.norm, seam.residual, seam.normed);
-                }
+            if bias.is_none() && self.library_adds(weight, x, &mut seam)? {
+                return self.norm(seam.norm, seam.residual, seam.normed);
             }
             // Of a tower: a bias that would take a launch of its own goes with the norm.
             let waits = self.tower_rows.is_some() && self.bias_takes_a_launch(rows, weight);

@@ -12,8 +12,8 @@ use super::memory::Memory;
 use super::row_norms::Norms;
 use super::tensor::Input;
 use super::weights::{Held, Weight};
-use super::{Cuda, ROW_THREADS};
-use crate::device::{Activation, Join};
+use super::{Cuda, Tensor, ROW_THREADS};
+use crate::device::{Activation, Join, Seam};
 use crate::error::Result;
 
 /// Whose kernels multiply.
@@ -49,8 +49,6 @@ impl Cuda {
     /// know.
     pub(super) fn scratch(&mut self, bytes: usize) -> Result<DevicePtr> {
         if self.scratch.as_ref().is_none_or(|s| s.bytes < bytes) {
-            // What waits may still read the old one.
-            self.context.stream();
             self.scratch = None;
             self.scratch = Some(Memory::new(&self.context, bytes, "gates and ups")?);
         }
@@ -104,9 +102,8 @@ impl Cuda {
             return self.coded_product(rows, coded, bias, end, x, y);
         }
         let x = self.rounded_values(rows, weight.inputs, weight.rounding, x.x)?;
-        let (outputs, inputs, w) = (weight.outputs, weight.inputs, weight.matrix());
-        let kind = gemm_tiles::Kind::Activations(self.dtype);
-        let call = TiledProduct { kind, rows, outputs, inputs, x, w, bias, y, end };
+        let call = TiledProduct { x, bias, y, end, ..self.plain_product(rows, weight) };
+        let TiledProduct { outputs, inputs, w, .. } = call;
         let held = &self.rows_held;
         match self.way(&call) {
             Way::Few => {
@@ -143,12 +140,30 @@ impl Cuda {
         }
 
         let sums = self.place_of_sums(rows, outputs, end, y)?;
-        let logits = end == End::Logits;
-        let (stride, operands, added_to) = (outputs, Operands::Activations, None);
-        let product =
-            Product { rows, outputs, inputs, stride, logits, operands, x, w, y: sums, added_to };
-        self.gemm.run(&self.kernels, &product)?;
+        self.gemm.run(&self.kernels, &of_library(&call, sums))?;
         self.finish(rows, outputs, bias, end, sums, y)
+    }
+
+    /// Whether the weight is held as its products multiply it, and they alone make what comes of it
+    /// in this batch.
+    pub(super) fn multiplies_alone(&self, weight: &Weight) -> bool {
+        let plain = matches!(weight.held, Held::Plain(_));
+        plain && weight.rounding.is_none() && !self.adapts(weight)
+    }
+
+    /// A product of a plain weight that ends without an activation. Addresses are still to come.
+    pub(super) fn plain_product(&self, rows: usize, weight: &Weight) -> TiledProduct {
+        TiledProduct {
+            kind: gemm_tiles::Kind::Activations(self.dtype),
+            rows,
+            outputs: weight.outputs,
+            inputs: weight.inputs,
+            x: DevicePtr::NULL,
+            w: weight.matrix(),
+            bias: DevicePtr::NULL,
+            y: DevicePtr::NULL,
+            end: End::Act(abi::Activation::None),
+        }
     }
 
     /// Which kernels multiply a plain weight.
@@ -166,35 +181,31 @@ impl Cuda {
         gemm_rows_more::plan(context, held, dtype, call).map_or(Way::Library, Way::MoreRows)
     }
 
-    /// residual += x W^T of a plain weight in one call of the library; `y`, `[rows, outputs]`, may
-    /// be written to. The sum is rounded once, not twice. False: the library does not multiply it,
-    /// or it has an end, and nothing was done.
+    /// The seam's residual += x W^T, without a bias, in one call of the library: the sum is rounded
+    /// once, not twice. Its delta may be written to. False: the library does not multiply it, or
+    /// what follows is not plain, and nothing was done.
     pub(super) fn library_adds(
         &mut self,
-        rows: usize,
         weight: &Weight,
-        x: DevicePtr,
-        y: DevicePtr,
-        residual: DevicePtr,
+        x: &Tensor,
+        seam: &mut Seam<'_, Weight, Tensor>,
     ) -> Result<bool> {
-        let plain = matches!(weight.held, Held::Plain(_)) && weight.rounding.is_none();
-        let adapted = weight.adapters.is_some() && self.slots.batch().adapters;
-        if !plain || adapted || weight.join != Join::None {
+        const OP: &str = "linear_add_norm";
+        let plain = self.multiplies_alone(weight) && weight.join == Join::None;
+        if !plain || seam.normed.rounded.is_some() {
             return Ok(false);
         }
-        let (outputs, inputs, w) = (weight.outputs, weight.inputs, weight.matrix());
-        let (bias, end) = (DevicePtr::NULL, End::Act(abi::Activation::None));
-        let kind = gemm_tiles::Kind::Activations(self.dtype);
-        let call = TiledProduct { kind, rows, outputs, inputs, x, w, bias, y, end };
+        let rows = self.rows();
+        let call = self.plain_product(rows, weight);
         if !matches!(self.way(&call), Way::Library) {
             return Ok(false);
         }
 
-        let (stride, operands, logits) = (outputs, Operands::Activations, false);
-        let added_to = Some(residual);
-        let product =
-            Product { rows, outputs, inputs, stride, logits, operands, x, w, y, added_to };
-        self.gemm.run(&self.kernels, &product).map(|()| true)
+        let x = x.input(rows, call.inputs, OP).x;
+        let y = seam.delta.to(rows, call.outputs, OP);
+        let added_to = Some(seam.residual.to(rows, call.outputs, OP));
+        let product = of_library(&TiledProduct { x, ..call }, y);
+        self.gemm.run(&self.kernels, &Product { added_to, ..product }).map(|()| true)
     }
 
     /// Where a product of few rows that ends in `y`, `outputs` wide, leaves the best of its blocks'
@@ -232,6 +243,23 @@ impl Cuda {
             }
             End::Logits => Ok(()),
         }
+    }
+}
+
+/// The same for the library, whose sums go to `y`.
+fn of_library(call: &TiledProduct, y: DevicePtr) -> Product {
+    let &TiledProduct { rows, outputs, inputs, x, w, end, .. } = call;
+    Product {
+        rows,
+        outputs,
+        inputs,
+        stride: outputs,
+        logits: end == End::Logits,
+        operands: Operands::Activations,
+        x,
+        w,
+        y,
+        added_to: None,
     }
 }
 
