@@ -17,6 +17,7 @@
 //! | `gemm_choices` | which algorithm, kept across starts |
 //! | `gemm_small_m`, `deferred_norm` | products of few rows; a norm between two of one row |
 //! | `gemm_tiles`, `gemm_rows` | products of some rows on Hopper |
+//! | `deferred_norms`, `row_norms` | a norm between two of those; what it asks of them |
 //! | `gemm_rows_more`, `shares` | the same of more rows; how blocks share a tile |
 //! | `products` | which of the two, and what a product ends with |
 //! | `coded` | weights held as codes, and their upload |
