@@ -1,10 +1,12 @@
 //! Steps of a model on a GPU, or on several that share it, timed: `gpu_steps FOLDER [ranks=N]
-//! [WORK...]`. The folder holds a config.json; weights are made up. WORK is `prefill:TOKENS`,
-//! `decode:SEQUENCESxCONTEXT` or `mixed:SEQUENCESxCONTEXT+TOKENS`, where each step also reads so
-//! many tokens of a prompt; without any, a usual set. Prints the host's share of a step,
-//! milliseconds per decode step at several batch sizes, and prompt tokens per second, beside the
-//! floor: what the trace device counts of a rank's step. Greedy, depth 2, as the engine runs it but
-//! without engine, text and server.
+//! [apart] [WORK...]`. The folder holds a config.json; weights are made up. WORK is
+//! `prefill:TOKENS`, `decode:SEQUENCESxCONTEXT`, `mixed:SEQUENCESxCONTEXT+TOKENS`, where each step
+//! also reads so many tokens of a prompt, or `shared:SEQUENCESxCONTEXT+POSITIONS`, where so many
+//! positions lie on pages that all sequences have (`apart`: each reads them for itself, as the
+//! floor counts them); without any, a usual set. Prints the host's share of a step, milliseconds
+//! per decode step at several batch sizes, and prompt tokens per second, beside the floor: what the
+//! trace device counts of a rank's step. Greedy, depth 2, as the engine runs it but without engine,
+//! text and server.
 
 #[path = "gpu_shares/floor.rs"]
 mod floor;
@@ -69,12 +71,15 @@ fn time_prefill(bench: &mut Bench<Cuda>, tokens: usize, floor: &Floor) -> Result
 }
 
 fn time_decode(bench: &mut Bench<Cuda>, streams: Streams, floor: &Floor) -> Result<String> {
-    let Streams { batch, context, prompt } = streams;
-    bench.prefill(&streams.slots(), context)?;
+    let Streams { batch, context, prompt, shared } = streams;
+    bench.start(streams)?;
     bench.decode(streams, WARM_STEPS)?;
     let pace = bench.decode(streams, STEPS)?;
     let ms = pace.steps_ms.iter().sum::<f64>() / STEPS as f64;
-    let tokens = if prompt > 0 { format!(" + {prompt}") } else { String::new() };
+    let mut tokens = if prompt > 0 { format!(" + {prompt}") } else { String::new() };
+    if shared > 0 {
+        tokens = format!(", {shared} shared");
+    }
     Ok(format!(
         "decode {batch} x {context}{tokens}: {ms:.3} ms a step (host {:.3}), {:.0} tokens/s, {}",
         pace.host_ms,
@@ -83,11 +88,18 @@ fn time_decode(bench: &mut Bench<Cuda>, streams: Streams, floor: &Floor) -> Resu
     ))
 }
 
-fn run(folder: &Path, ranks: usize, works: &[Work]) -> Result<()> {
+fn run(folder: &Path, ranks: usize, apart: bool, works: &[Work]) -> Result<()> {
     let spec = read_spec(folder)?;
     let start = Instant::now();
+    let prepare = |mut device: Cuda| {
+        if apart {
+            device.share_keys_from(usize::MAX);
+        }
+        device
+    };
     if ranks == 1 {
-        return measure(folder, &spec, Cuda::open(0, spec.dtype)?, works, start);
+        let device = prepare(Cuda::open(0, spec.dtype)?);
+        return measure(folder, &spec, device, works, start);
     }
     let ordinals: Vec<usize> = (0..ranks).collect();
     let (devices, group) = Cuda::open_ranks(&ordinals, spec.dtype, "measured")?;
@@ -103,7 +115,7 @@ fn run(folder: &Path, ranks: usize, works: &[Work]) -> Result<()> {
                 done
             })
         };
-        let running: Vec<_> = devices.into_iter().map(start_one).collect();
+        let running: Vec<_> = devices.into_iter().map(prepare).map(start_one).collect();
         running.into_iter().try_for_each(|rank| rank.join().expect("a rank's thread"))
     })
 }
@@ -149,12 +161,17 @@ fn measure(
 }
 
 fn main() {
-    const USAGE: &str = "usage: gpu_steps FOLDER [ranks=N] [prefill:N] [decode:BxC] [mixed:BxC+N]";
+    const USAGE: &str =
+        "usage: gpu_steps FOLDER [ranks=N] [prefill:N] [decode:BxC] [mixed:BxC+N] [shared:BxC+N]";
     let mut args = std::env::args().skip(1);
     let folder = args.next().expect(USAGE);
-    let mut ranks = 1;
+    let (mut ranks, mut apart) = (1, false);
     let mut work = Vec::new();
     for arg in args {
+        if arg == "apart" {
+            apart = true;
+            continue;
+        }
         match arg.strip_prefix("ranks=") {
             Some(number) => ranks = number.parse().expect(USAGE),
             None => work.push(Work::parse(&arg).expect(USAGE)),
@@ -163,7 +180,7 @@ fn main() {
     if work.is_empty() {
         work = usual();
     }
-    if let Err(error) = run(Path::new(&folder), ranks, &work) {
+    if let Err(error) = run(Path::new(&folder), ranks, apart, &work) {
         eprintln!("{error}");
         std::process::exit(1);
     }

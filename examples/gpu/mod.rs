@@ -50,11 +50,13 @@ pub struct Streams {
     /// Tokens of a prompt that begins, which each step reads beside them, in the slot behind
     /// theirs; or 0.
     pub prompt: usize,
+    /// Of their positions so many, the first ones, lie on pages that all of them have.
+    pub shared: usize,
 }
 
 impl Work {
     /// `prefill:TOKENS`, `decode:SEQUENCESxCONTEXT` or the same without `decode:`,
-    /// `mixed:SEQUENCESxCONTEXT+TOKENS`.
+    /// `mixed:SEQUENCESxCONTEXT+TOKENS`, `shared:SEQUENCESxCONTEXT+POSITIONS`.
     pub fn parse(text: &str) -> Option<Work> {
         let (kind, rest) = text.split_once(':').unwrap_or(("decode", text));
         match kind {
@@ -69,6 +71,12 @@ impl Work {
                 let streams = Streams::parse(rest, tokens)?;
                 let fits = streams.batch as usize + tokens <= STEP_TOKENS;
                 fits.then_some(Work::Decode(streams))
+            }
+            "shared" => {
+                let (rest, shared) = rest.split_once('+')?;
+                let streams = Streams::parse(rest, 0)?;
+                let shared = shared.parse().ok().filter(|&n| n <= streams.context)?;
+                Some(Work::Decode(Streams { shared, ..streams }))
             }
             _ => None,
         }
@@ -92,9 +100,9 @@ impl Work {
 }
 
 impl Streams {
-    /// No prompt beside them.
+    /// No prompt beside them, no page in common.
     pub const fn new(batch: u32, context: usize) -> Streams {
-        Streams { batch, context, prompt: 0 }
+        Streams { batch, context, prompt: 0, shared: 0 }
     }
 
     /// `SEQUENCESxCONTEXT`
@@ -124,7 +132,7 @@ pub struct Bench<D: Device> {
     decoder: Decoder<D>,
     pub limits: DeviceLimits,
     /// Length and pages of each slot.
-    slots: HashMap<u32, (usize, usize)>,
+    slots: HashMap<u32, (usize, Vec<PageId>)>,
     changes: Vec<SlotChange>,
     next_page: u32,
     step: u64,
@@ -158,7 +166,7 @@ impl<D: Device> Bench<D> {
     /// Open a slot, again if it was, whose first `cached` positions count as computed. Its state,
     /// where layers keep one, is that of a snapshot which nobody saved: times do not depend on it.
     pub fn open(&mut self, slot: u32, cached: usize) {
-        self.slots.insert(slot, (cached, 0));
+        self.slots.insert(slot, (cached, Vec::new()));
         self.changes.push(SlotChange::Open(Box::new(SlotOpen {
             slot: SlotId(slot),
             adapter: AdapterId(0),
@@ -178,11 +186,11 @@ impl<D: Device> Bench<D> {
         let (length, pages) = self.slots.get_mut(&slot).expect("an open slot");
         *length += feed.tokens();
         let mut new = Vec::new();
-        while *pages * PAGE < *length {
-            *pages += 1;
+        while (pages.len() + new.len()) * PAGE < *length {
             new.push(PageId(1 + self.next_page % (self.limits.pages as u32 - 1)));
             self.next_page += 1;
         }
+        pages.extend_from_slice(&new);
         if !new.is_empty() {
             let slot = SlotId(slot);
             self.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages: new });
@@ -225,9 +233,29 @@ impl<D: Device> Bench<D> {
         Ok(())
     }
 
-    /// Open the slots of streams, whose positions count as computed.
+    /// Compute the positions of streams; where they share some, the first one's alone.
+    pub fn start(&mut self, streams: Streams) -> Result<()> {
+        if streams.shared == 0 {
+            return self.prefill(&streams.slots(), streams.context);
+        }
+        self.prefill(&[0], streams.context)?;
+        self.open_streams(streams);
+        Ok(())
+    }
+
+    /// Open the slots of streams, whose positions count as computed. Pages that they share are
+    /// those that the first one had.
     pub fn open_streams(&mut self, streams: Streams) {
-        (0..streams.batch).for_each(|slot| self.open(slot, streams.context));
+        let had = self.slots.get(&0).map_or(&[][..], |(_, pages)| pages);
+        let shared = had[..had.len().min(streams.shared / PAGE)].to_vec();
+        for slot in 0..streams.batch {
+            self.open(slot, streams.context);
+            if !shared.is_empty() {
+                self.slots.insert(slot, (streams.context, shared.clone()));
+                let (slot, pages) = (SlotId(slot), shared.clone());
+                self.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
+            }
+        }
     }
 
     /// One step of `work`, whose slots are opened.

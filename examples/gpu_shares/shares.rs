@@ -102,10 +102,10 @@ fn step_ms(bench: &mut Bench<Without<Cuda>>, work: Work, left_out: &[usize]) -> 
 fn title(work: Work) -> String {
     match work {
         Work::Prefill(tokens) => format!("prefill of {tokens}"),
-        Work::Decode(Streams { batch, context, prompt: 0 }) => {
+        Work::Decode(Streams { batch, context, prompt: 0, .. }) => {
             format!("decode {batch} x {context}")
         }
-        Work::Decode(Streams { batch, context, prompt }) => {
+        Work::Decode(Streams { batch, context, prompt, .. }) => {
             format!("decode {batch} x {context} and a prompt of {prompt}")
         }
     }
@@ -117,7 +117,7 @@ fn table(bench: &mut Bench<Without<Cuda>>, spec: &ModelSpec, work: Work) -> Resu
     let sampler = kinds.pop();
     if let Work::Decode(streams) = work {
         bench.dev.leave_out(&[]);
-        bench.prefill(&streams.slots(), streams.context)?;
+        bench.start(streams)?;
     }
     // Chooses algorithms.
     step_ms(bench, work, &[])?;

@@ -53,7 +53,10 @@ impl Graded for Cpu {
 
 impl Graded for Cuda {
     fn make(dtype: DType) -> Cuda {
-        Cuda::open(0, dtype).unwrap()
+        let mut dev = Cuda::open(0, dtype).unwrap();
+        // However few they are.
+        dev.share_keys_from(1);
+        dev
     }
 
     fn poison(&mut self, tensor: &mut Self::Tensor) {
@@ -101,7 +104,7 @@ pub const SPARES: usize = 3;
 struct Slot {
     open: bool,
     length: usize,
-    pages: usize,
+    pages: Vec<PageId>,
 }
 
 pub struct Bench<D: Graded> {
@@ -145,7 +148,8 @@ impl<D: Graded> Bench<D> {
         // Scattered: positions must go through the table.
         let mut free_pages: Vec<PageId> = (1..pages as u32).map(PageId).collect();
         free_pages.sort_by_key(|p| p.0 * 7919 % 1009);
-        let slots = (0..setup.slots).map(|_| Slot { open: false, length: 0, pages: 0 }).collect();
+        let slots =
+            (0..setup.slots).map(|_| Slot { open: false, length: 0, pages: Vec::new() }).collect();
         let changes = Vec::new();
         let adapters = vec![0; setup.slots];
         Bench { dev, dtype, setup: setup.clone(), slots, free_pages, changes, adapters, step: 0 }
@@ -424,7 +428,7 @@ impl<D: Graded> Bench<D> {
         if self.slots[slot].open {
             self.changes.push(SlotChange::Close { slot: id });
         }
-        self.slots[slot] = Slot { open: true, length: 0, pages: 0 };
+        self.slots[slot] = Slot { open: true, length: 0, pages: Vec::new() };
         self.changes.push(SlotChange::Open(Box::new(SlotOpen {
             slot: id,
             adapter: AdapterId(self.adapters[slot]),
@@ -433,6 +437,20 @@ impl<D: Graded> Bench<D> {
             cached_tokens: 0,
             sampler,
         })));
+    }
+
+    /// Open a slot for a sequence whose first positions are those of another one: so many whole
+    /// pages of them.
+    pub fn open_behind(&mut self, slot: usize, other: usize, pages: usize) {
+        self.open(slot, &[], Arc::default());
+        let cached = pages * self.setup.page_size;
+        if let Some(SlotChange::Open(open)) = self.changes.last_mut() {
+            open.cached_tokens = cached as u32;
+        }
+        let pages = self.slots[other].pages[..pages].to_vec();
+        self.slots[slot] = Slot { open: true, length: cached, pages: pages.clone() };
+        let slot = SlotId(slot as u32);
+        self.changes.push(SlotChange::Pages { slot, group: GroupId(0), pages });
     }
 
     /// A slot goes on behind fewer positions than it has fed.
@@ -454,11 +472,11 @@ impl<D: Graded> Bench<D> {
                 continue;
             };
             slot.length += chunk.feed.tokens();
-            while slot.pages * self.setup.page_size < slot.length {
-                slot.pages += 1;
+            while slot.pages.len() * self.setup.page_size < slot.length {
                 // Pages of closed sequences go round: enough for twice the slots.
                 let page = self.free_pages.remove(0);
                 self.free_pages.push(page);
+                slot.pages.push(page);
                 let pages = vec![page];
                 self.changes.push(SlotChange::Pages { slot: chunk.slot, group: GroupId(0), pages });
             }

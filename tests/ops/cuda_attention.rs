@@ -181,6 +181,72 @@ fn attention_over_long_contexts() {
     });
 }
 
+/// Many sequences that begin with the same pages, so many that their keys are read once for all of
+/// them: of several tiles of rows, some with a beginning of their own, beside prompts, windows that
+/// reach into what is shared, cut it or begin behind it.
+#[test]
+fn attention_over_keys_that_sequences_share() {
+    // Heads, a window, a cap; sequences, pages of 16 in common.
+    let cases = [
+        ([32, 8, 128], None, None, 19, 35),
+        ([32, 8, 128], Some(300), Some(5.0), 19, 35),
+        ([32, 8, 128], Some(20), None, 19, 35),
+        ([14, 2, 64], None, None, 37, 130),
+        ([16, 2, 128], None, Some(2.0), 35, 70),
+        ([4, 4, 128], Some(600), None, 70, 40),
+    ];
+    each_type(|dtype| {
+        for (heads, window, softcap, slots, pages) in cases {
+            // On the CPU all keys are read anyway.
+            if grader::small_shapes() && (window.is_some() || pages > 40) {
+                continue;
+            }
+            let case = format!("{slots} of {heads:?} share {pages} pages, window {window:?}");
+            let [q_heads, kv_heads, dim] = heads;
+            let setup = Setup {
+                slots: slots + 1,
+                kv_heads,
+                head_dim: dim,
+                max_model_len: 16 * pages + 300,
+                step_tokens: 16 * pages + 4096,
+                ..Setup::default()
+            };
+            compare!(dtype, &setup, &case, 1.0, |b| {
+                let width = (q_heads + 2 * kv_heads) * dim;
+                let table = b.table(31, setup.step_tokens, width);
+                let spec = AttnSpec { window, softcap, ..plain(heads, None) };
+                let mut qkv = b.tensor(setup.step_tokens, width);
+                let mut out = b.tensor(setup.step_tokens, q_heads * dim);
+
+                // The last sequence has a beginning of its own.
+                let own = |n: usize| if n == slots { 90 } else { 1 + n * n * 7 % 101 };
+                let mut first = vec![0; slots + 1];
+                first[0] = 16 * pages + own(0);
+                let rest = (0..=slots).map(|n| if n > 0 { own(n) } else { 1 }).collect();
+                let mut beside = vec![1; slots + 1];
+                (beside[3], beside[slots]) = (40, 0);
+                let single = vec![1; slots + 1];
+                let mut results = Vec::new();
+                for (n, step) in
+                    [first, rest, single.clone(), beside, single.clone(), single].iter().enumerate()
+                {
+                    if n == 1 {
+                        (1..slots).for_each(|slot| b.open_behind(slot, 0, pages));
+                    }
+                    b.feed(step);
+                    b.dev.embed(&table, 1.0, &mut qkv)?;
+                    b.dev.rope_store(0, &spec, Some(&turns(dim)), &mut qkv)?;
+                    b.dev.attend(0, &spec, None, &qkv, &mut out)?;
+                    if n > 0 {
+                        results.push(("attend", b.dev.read(&out, step.iter().sum())?));
+                    }
+                }
+                Ok(results)
+            });
+        }
+    });
+}
+
 /// Images whose tokens see each other: shorter than a tile and longer, than the window too, at the
 /// edges of chunks, alone in one, and among single tokens.
 #[test]

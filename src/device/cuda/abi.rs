@@ -1233,6 +1233,8 @@ const _: () = {
 #[doc = " Packed rows of a tile of prompts, and of single tokens. Packed row r of a sequence is token\n r / group, head r % group of a KV head's q heads."]
 pub const PROMPT_ROWS: u32 = 128;
 pub const SPLIT_ROWS: u32 = 16;
+#[doc = " Of single tokens of several sequences whose first keys are the same (attention_shared_sm90.cu)."]
+pub const SHARED_ROWS: u32 = 64;
 #[doc = " Keys of a tile by mma, and elements between the ends of its rows in shared memory."]
 pub const TILE_KEYS: u32 = 64;
 pub const TILE_PADDING: u32 = 8;
@@ -1265,10 +1267,17 @@ pub struct WorkItem {
     #[doc = " Which of the parts of these rows this is, and how many there are; 0 and 0 with NO_PART."]
     pub piece: u16,
     pub pieces: u16,
+    #[doc = " Of a single token whose first keys are others' too: the first part that holds its rows'\n weighted sums over those, which of that part's SHARED_ROWS is its first, and how many such\n parts there are, 0 = none."]
+    pub shared: u32,
+    pub shared_row: u16,
+    pub shared_pieces: u16,
+    #[doc = " Of an item of several sequences, those of `slot` first: the first of as many entries of the\n list, which say nothing but the token row of each."]
+    pub members: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of WorkItem"][::std::mem::size_of::<WorkItem>() - 32usize];
+    ["Size of WorkItem"][::std::mem::size_of::<WorkItem>() - 48usize];
     ["Alignment of WorkItem"][::std::mem::align_of::<WorkItem>() - 4usize];
     ["Offset of field: WorkItem::slot"][::std::mem::offset_of!(WorkItem, slot) - 0usize];
     ["Offset of field: WorkItem::first_row"][::std::mem::offset_of!(WorkItem, first_row) - 4usize];
@@ -1279,12 +1288,19 @@ const _: () = {
     ["Offset of field: WorkItem::part"][::std::mem::offset_of!(WorkItem, part) - 24usize];
     ["Offset of field: WorkItem::piece"][::std::mem::offset_of!(WorkItem, piece) - 28usize];
     ["Offset of field: WorkItem::pieces"][::std::mem::offset_of!(WorkItem, pieces) - 30usize];
+    ["Offset of field: WorkItem::shared"][::std::mem::offset_of!(WorkItem, shared) - 32usize];
+    ["Offset of field: WorkItem::shared_row"]
+        [::std::mem::offset_of!(WorkItem, shared_row) - 36usize];
+    ["Offset of field: WorkItem::shared_pieces"]
+        [::std::mem::offset_of!(WorkItem, shared_pieces) - 38usize];
+    ["Offset of field: WorkItem::members"][::std::mem::offset_of!(WorkItem, members) - 40usize];
+    ["Offset of field: WorkItem::unused"][::std::mem::offset_of!(WorkItem, unused) - 44usize];
 };
 #[doc = " The kernels of attention_mma.cu, attention_prefill_sm90.cu, and of their twins for pages of eight\n bits."]
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct PagedAttention {
-    #[doc = " Prompts: an item for each block. Single tokens: the first item of each block, empty (count 0)\n where it has none, then the items that follow them."]
+    #[doc = " Prompts: an item for each block. Single tokens: the first item of each block, empty (count 0)\n where it has none, then the items that follow them; before those, where keys are shared, the\n first item of each block of that kernel."]
     pub items: DevicePtr,
     #[doc = " As in AttendRows."]
     pub qkv: DevicePtr,
@@ -1297,7 +1313,7 @@ pub struct PagedAttention {
     pub sinks: DevicePtr,
     #[doc = " \\[rows, heads, dim]"]
     pub out: DevicePtr,
-    #[doc = " \\[parts, kv_heads, SPLIT_ROWS, dim], weighted sums"]
+    #[doc = " \\[parts, kv_heads, SPLIT_ROWS, dim], weighted sums. A part of SHARED_ROWS takes the place of\n several."]
     pub parts: DevicePtr,
     #[doc = " \\[parts, kv_heads, SPLIT_ROWS], maximum (base 2) and sum of weights"]
     pub statistics: DevicePtr,
@@ -1372,7 +1388,7 @@ const _: () = {
     ["Offset of field: PagedAttention::seen"]
         [::std::mem::offset_of!(PagedAttention, seen) - 152usize];
 };
-#[doc = " The kernels of attention_ring_sm90.cu. Keys of a box; threads: those that multiply and the warp\n that copies. Slots of the ring, each a tile of K or V: of 64 elements, and of more."]
+#[doc = " The kernels of attention_ring_sm90.cu and attention_shared_sm90.cu. Keys of a box; threads: those that multiply and the warp\n that copies. Slots of the ring, each a tile of K or V: of 64 elements, and of more."]
 pub const RING_BOX_KEYS: u32 = 16;
 pub const RING_THREADS: u32 = 160;
 pub const RING_SLOTS_OF_64: u32 = 12;

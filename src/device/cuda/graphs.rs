@@ -4,15 +4,15 @@
 //! graph will do them, or made, as [`Context::mode`] says. It knows no op.
 //!
 //! A decode step's launches depend on nothing but the model, the number of token rows, whether some
-//! row has an adapter, whether some sequence has several rows, and whether some row has no logits:
-//! everything else the kernels read from device memory. Whose the rows are does not matter
-//! otherwise: a step that verifies drafts is recorded too (`Batch::decode`). So rows are padded to
-//! a bucket, and per [`Key`] the launches are recorded the second time the key comes (the first
-//! time chose GEMM algorithms and grew buffers, which no recording survives) and replayed from then
-//! on. The step that is recorded also runs, launch by launch: another model that allocates at this
-//! moment can spoil a recording, and then only the recording is lost. All that costs some
-//! milliseconds once per key, after the model is ready. Steps with chunks of prompts are launched
-//! one by one: they are long enough to hide it.
+//! row has an adapter, whether some sequence has several rows, whether some row has no logits, and
+//! whether attention reads keys once that sequences share: everything else the kernels read from
+//! device memory. Whose the rows are does not matter otherwise: a step that verifies drafts is
+//! recorded too (`Batch::decode`). So rows are padded to a bucket, and per [`Key`] the launches are
+//! recorded the second time the key comes (the first time chose GEMM algorithms and grew buffers,
+//! which no recording survives) and replayed from then on. The step that is recorded also runs,
+//! launch by launch: another model that allocates at this moment can spoil a recording, and then
+//! only the recording is lost. All that costs some milliseconds once per key, after the model is
+//! ready. Steps with chunks of prompts are launched one by one: they are long enough to hide it.
 //!
 //! A replayed step must be the recorded one: a running hash of kernels, grids and operands is held
 //! against the recording's.
@@ -47,6 +47,8 @@ pub struct Key {
     pub several_rows: bool,
     /// Some row has no logits.
     pub gathers: bool,
+    /// Sequences have keys in common that attention reads once.
+    pub shares_keys: bool,
 }
 
 /// Rows that a decode step of `rows` is padded to. None: more than is recorded.

@@ -210,7 +210,13 @@ impl Cuda {
             if replay == WARM {
                 began.record()?;
             }
-            let key = Key { rows: 1, adapters: false, several_rows: false, gathers: false };
+            let key = Key {
+                rows: 1,
+                adapters: false,
+                several_rows: false,
+                gathers: false,
+                shares_keys: false,
+            };
             graphs.begin(Some(key))?;
             (0..in_graph).try_for_each(|_| launch())?;
             graphs.end()?;

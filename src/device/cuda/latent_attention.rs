@@ -12,7 +12,7 @@ use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
 use super::steps::OnDevice;
-use super::worklist::{causal, Tiling, WorkList, PARTS_PER_BLOCK};
+use super::worklist::{self, causal, Tiling, WorkList, PARTS_PER_BLOCK};
 use crate::device::batch::BatchChunk;
 use crate::device::{DType, LatentSpec};
 use crate::error::{Error, Result};
@@ -91,7 +91,7 @@ impl Tiles {
     }
 
     fn parts(self) -> usize {
-        PARTS_PER_BLOCK * self.split_blocks
+        worklist::parts(self.split_blocks, false)[0]
     }
 }
 
@@ -160,7 +160,7 @@ impl LatentAttention {
         if let Some([prompt, single]) = self.tiles(heads) {
             let (prompt_rows, split_rows) = (prompt.rows, single.rows);
             let tiling = Tiling { prompt_rows, pairs: false, split_rows, keys: KEYS };
-            self.list.make(tiling, chunks, heads, single.split_blocks, &causal);
+            self.list.make(tiling, chunks, heads, single.split_blocks, &causal, &[]);
         }
         self.list.prompt_tiles == 0
     }

@@ -27,10 +27,12 @@
 //! | `coded_inputs`, `coded_scratch` | their inputs, rounded; memory that they need |
 //! | `graphs` | recorded decode steps |
 //! | `paged_attention`, `prompt_attention` | attention over pages: which kernel; that of prompts |
+//! | `attention_kernels` | the kernels of a head size, and what they take |
 //! | `ring_attention`, `deferred_rope` | that of single tokens on Hopper; rotation as part of it |
 //! | `latent_attention` | the same over latent vectors |
 //! | `page_attention` | which of the two, by what pages hold |
 //! | `worklist` | which tile of a step's attention meets which keys |
+//! | `shared_keys` | which sequences of a step begin with the same pages |
 //! | `low_rank` | what adapters hold behind a weight |
 //! | [`weights`], `staging` | weights; the way of their bytes to the GPU |
 //! | `joins`, `joined_norm` | what ranks do together behind an op, and with a norm behind that |
@@ -56,6 +58,7 @@
 mod abi;
 mod adapters;
 mod attention;
+mod attention_kernels;
 mod coded;
 mod coded_inputs;
 mod coded_kernels;
@@ -103,6 +106,7 @@ mod row_norms;
 mod row_shares;
 mod sampler;
 mod sampler_row;
+mod shared_keys;
 mod shares;
 mod slots;
 mod span_attention;
@@ -188,6 +192,8 @@ pub struct Cuda {
     slots: Slots,
     sampler: Sampler,
     logits_best: LogitsBest,
+    /// See [`Cuda::share_keys_from`].
+    least_shared_bytes: usize,
     reserved: Option<Reserved>,
     /// Of a vision tower; its rows while one runs.
     tower: Option<TowerInputs>,
@@ -256,6 +262,7 @@ impl Cuda {
             slots: Slots::default(),
             sampler: Sampler::new(&context),
             logits_best: LogitsBest::default(),
+            least_shared_bytes: page_attention::LEAST_SHARED_BYTES,
             reserved: None,
             tower: None,
             tower_rows: None,
@@ -343,6 +350,12 @@ impl Cuda {
     /// Steps that recorded graphs did so far, instead of launches call by call: for tests.
     pub fn replayed_steps(&self) -> u64 {
         self.reserved.as_ref().map_or(0, |reserved| reserved.graphs.replayed)
+    }
+
+    /// Keys that sequences of a step share are read once where a layer reads so many bytes less by
+    /// it: for tests and measurements.
+    pub fn share_keys_from(&mut self, bytes: usize) {
+        self.least_shared_bytes = bytes;
     }
 
     /// Wait for everything that was enqueued: for measurements.

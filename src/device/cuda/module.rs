@@ -215,6 +215,8 @@ kernels! {
     "attention_ring_sm90":
         ring_64(RingAttention) ring_128(RingAttention) ring_256(RingAttention)
         ring_turn_64(RingTurn) ring_turn_128(RingTurn) ring_turn_256(RingTurn);
+    "attention_shared_sm90":
+        shared_64(RingAttention) shared_128(RingAttention);
     "attention_fp8":
         chunk_fp8_64(PagedAttention) chunk_fp8_80(PagedAttention) chunk_fp8_96(PagedAttention)
         chunk_fp8_128(PagedAttention) chunk_fp8_256(PagedAttention)

@@ -8,11 +8,20 @@ use super::context::Context;
 use super::latent_attention::{self, LatentAttention};
 use super::module::Kernels;
 use super::paged_attention::{self, Attention};
+use super::shared_keys::SharedKeys;
 use super::worklist::KeysEnd;
 use crate::device::batch::BatchChunk;
 use crate::device::{AttnSpec, DType, DeviceLimits, KvRow, KvShape};
 use crate::error::Result;
 use crate::internal;
+
+/// What a layer reads less, at least, where keys that sequences share are read once: 12 us out of
+/// an H200's L2, where what they share often is. Rotation, shared keys and their parts take as long
+/// (ci/runs/2026-11-30-h200-shared.md).
+pub const LEAST_SHARED_BYTES: usize = 144 << 20;
+/// Keys of a layer that L2 does not hold beside everything else are read from memory again, in more
+/// than twice the time.
+const HELD_BYTES: usize = 24 << 20;
 
 /// Bytes for the parts of split sequences, at most.
 pub fn parts_bytes(kv: &KvShape) -> usize {
@@ -35,7 +44,7 @@ pub enum PageAttention {
         words: Vec<u32>,
     },
     /// They hold latent vectors.
-    Latent(LatentAttention),
+    Latent(Box<LatentAttention>),
 }
 
 impl PageAttention {
@@ -50,7 +59,7 @@ impl PageAttention {
         let kinds = limits.kv.kinds();
         if let Some(KvRow::Latent { width }) = kinds.first() {
             let latent = LatentAttention::new(context, kernels, dtype, *width)?;
-            return Ok(PageAttention::Latent(latent));
+            return Ok(PageAttention::Latent(Box::new(latent)));
         }
 
         let mut shapes = Vec::with_capacity(kinds.len());
@@ -66,8 +75,26 @@ impl PageAttention {
         Ok(PageAttention::Heads { shapes, of_layer, words: Vec::new() })
     }
 
-    /// Make the work list of a step. Whether all steps with as many rows are launched alike.
-    pub fn plan(&mut self, chunks: &[BatchChunk], keys_end: KeysEnd<'_>) -> bool {
+    /// Bytes out of L2 that a layer reads less if shared keys are read once; 0 where they cannot
+    /// be.
+    pub fn saved_bytes(&self, shared: &[SharedKeys]) -> usize {
+        let PageAttention::Heads { shapes, .. } = self else { return 0 };
+        let key_bytes = shapes.iter().filter_map(Attention::shared_key_bytes).max().unwrap_or(0);
+        let saved = |group: &SharedKeys| {
+            let cost = if group.keys * key_bytes > HELD_BYTES { 2 } else { 1 };
+            cost * key_bytes * group.saved()
+        };
+        shared.iter().map(saved).sum()
+    }
+
+    /// Make the work list of a step, in which `shared` keys are read once. Whether all steps with
+    /// as many rows are launched alike that share keys as this one does.
+    pub fn plan(
+        &mut self,
+        chunks: &[BatchChunk],
+        keys_end: KeysEnd<'_>,
+        shared: &[SharedKeys],
+    ) -> bool {
         let (shapes, words) = match self {
             PageAttention::Latent(latent) => return latent.plan(chunks),
             PageAttention::Heads { shapes, words, .. } => (shapes, words),
@@ -78,7 +105,7 @@ impl PageAttention {
         let mut repeats = true;
         for shape in shapes {
             let start = words.len();
-            repeats &= shape.plan(chunks, keys_end, start);
+            repeats &= shape.plan(chunks, keys_end, shared, start);
             if several {
                 words.extend_from_slice(shape.words());
                 // Where the next list begins is part of a recorded launch.

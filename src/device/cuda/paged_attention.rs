@@ -12,48 +12,33 @@
 
 use std::sync::Arc;
 
-use super::abi::{self, PagedAttention, PromptAttention, RopeStore};
+use super::abi::{self, PagedAttention, RopeStore};
+use super::attention_kernels::{tile_kernels, Kinds, Prompts, Shape};
 use super::context::Context;
 use super::device_ptr::DevicePtr;
 use super::graphs;
-use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
 use super::prompt_attention::{self, MappedTile};
 use super::ring_attention::{self, Ring};
+use super::shared_keys::SharedKeys;
 use super::steps::OnDevice;
 use super::tensor_map::Matrix;
-use super::worklist::{KeysEnd, Tiling, WorkList, PARTS_PER_BLOCK};
+use super::worklist::{self, KeysEnd, Tiling, WorkList};
 use crate::device::batch::BatchChunk;
 use crate::device::{AttnSpec, DType, DeviceLimits, KvType};
 use crate::error::{Error, Result};
 
-const TILE_KEYS: usize = abi::TILE_KEYS as usize;
 const PROMPT_ROWS: usize = abi::PROMPT_ROWS as usize;
 const SPLIT_ROWS: usize = abi::SPLIT_ROWS as usize;
-const SPLIT_STAGES: usize = 2;
-/// Stages of bytes: as many of them are in flight as with two stages of 16-bit elements.
-const SPLIT_BYTE_STAGES: usize = 3;
-/// Where they fit; else two.
-const CHUNK_STAGES: usize = 3;
-/// Stages of what became f16 out of bytes, where they fit; else one.
-const CHUNK_TURNED_STAGES: usize = 2;
-/// Warps of the split kernel, which merge through shared memory.
-const SPLIT_WARPS: usize = abi::SPLIT_THREADS as usize / 32;
-/// The kernels' own, beside the stages.
-const STATIC_SHARED_BYTES: usize = 1024;
-/// The architecture of kernels/attention_prefill_sm90.cu.
-const HOPPER: u32 = 90;
-/// Its own stages: a K and a V each.
-const PROMPT_STAGES: usize = abi::PROMPT_STAGES as usize;
 /// Blocks of the split kernel that the card holds at once, at most, for arithmetic before a card is
 /// known.
 const MOST_BLOCKS: usize = 4 * 160;
 
 /// Bytes for the parts of split sequences, at most.
 pub fn parts_bytes(kv_heads: usize, head_dim: usize) -> usize {
-    let parts = PARTS_PER_BLOCK * (MOST_BLOCKS + kv_heads);
-    parts * SPLIT_ROWS * (head_dim + 2) * 4
+    let parts: usize = worklist::parts(MOST_BLOCKS.div_ceil(kv_heads.max(1)), true).iter().sum();
+    parts * kv_heads * SPLIT_ROWS * (head_dim + 2) * 4
 }
 
 /// One `attend`.
@@ -76,35 +61,6 @@ pub struct AttendPages<'a> {
     pub out: DevicePtr,
 }
 
-/// A kernel's shared memory beyond the static.
-#[derive(Clone, Copy)]
-struct Shape {
-    stages: usize,
-    shared_bytes: usize,
-}
-
-/// A kernel for tiles of prompts.
-#[derive(Clone, Copy)]
-enum Prompts<'a> {
-    /// A block for each tile of a head.
-    Each(&'a Kernel<PagedAttention>),
-    /// Blocks that walk over them, and have tensor maps copy.
-    Mapped(&'a Kernel<PromptAttention>),
-}
-
-/// The kernels of a head size and a type of pages.
-#[derive(Clone, Copy)]
-struct Kinds<'a> {
-    /// 128 packed rows, by mma.
-    chunk: &'a Kernel<PagedAttention>,
-    /// Tiles of prompts by wgmma.
-    prompt: Option<Prompts<'a>>,
-    /// 16 packed rows.
-    split: &'a Kernel<PagedAttention>,
-    /// The same by a ring of copied boxes.
-    ring: Option<Ring<'a>>,
-}
-
 pub struct Attention {
     dtype: DType,
     /// Of the pages.
@@ -122,9 +78,13 @@ pub struct Attention {
     split: Shape,
     /// The ring takes the place of the split kernel.
     ring: bool,
+    /// It can read keys once that sequences share.
+    can_share: bool,
     page_size: usize,
     /// K or V of heads in a layer's pool.
     pool_rows: usize,
+    /// Of a key, K and V of all heads.
+    key_bytes: usize,
     /// Blocks of the split kernel per KV head: together as many as the card holds at once.
     split_blocks: usize,
     list: WorkList,
@@ -150,7 +110,7 @@ impl Attention {
         // Rows of a tensor map have numbers of 31 bits.
         let numbered = i32::try_from(pool_rows).is_ok();
         let mappable = numbered && MappedTile::of(dim).piece(page_size).is_some();
-        let fits = |shape: &Shape| shape.shared_bytes + STATIC_SHARED_BYTES <= context.shared_bytes;
+        let fits = |shape: &Shape| shape.fits(context);
         let split = Shape::split(kv, dim);
         let [more, fewer] = Shape::chunk(kv, dim);
         let mut chunk = if fits(&more) { more } else { fewer };
@@ -175,9 +135,10 @@ impl Attention {
             kinds.map(|kinds| kinds.resident_splits(context, split, ring)).transpose()?;
         let split_blocks = (resident.unwrap_or(0).min(MOST_BLOCKS) / kv_heads).max(1);
 
-        let parts = if tiled { PARTS_PER_BLOCK * split_blocks * kv_heads } else { 0 };
-        let rows = parts * SPLIT_ROWS;
-        let arrivals = Memory::new(context, 4 * parts, "parts of attention")?;
+        let can_share = ring.is_some_and(|ring| ring.shares());
+        let [own, shared] = if tiled { worklist::parts(split_blocks, can_share) } else { [0; 2] };
+        let rows = (own + shared) * kv_heads * SPLIT_ROWS;
+        let arrivals = Memory::new(context, 4 * own * kv_heads, "parts of attention")?;
         arrivals.fill(0)?;
         Ok(Attention {
             dtype,
@@ -190,8 +151,10 @@ impl Attention {
             chunk,
             split,
             ring: ring.is_some(),
+            can_share,
             page_size,
             pool_rows,
+            key_bytes: 2 * kv_heads * dim * dtype.bytes(),
             split_blocks,
             list: WorkList::default(),
             list_start: 0,
@@ -201,14 +164,28 @@ impl Attention {
         })
     }
 
+    /// Bytes of a key, K and V of all heads, if keys that sequences share can be read once.
+    pub fn shared_key_bytes(&self) -> Option<usize> {
+        let group = self.group.filter(|&group| self.can_share && group <= SPLIT_ROWS);
+        group.map(|_| self.key_bytes)
+    }
+
     /// Make the work list of a step, to lie from word `start` of its input on; empty where the
-    /// plain kernel runs. Whether all steps with as many rows are launched alike: not before it is
+    /// plain kernel runs. `shared`: keys that are to be read once, where that is possible. Whether
+    /// all steps with as many rows that share keys or not are launched alike: not before it is
     /// known which kernel runs, nor with prompts.
-    pub fn plan(&mut self, chunks: &[BatchChunk], keys_end: KeysEnd<'_>, start: usize) -> bool {
+    pub fn plan(
+        &mut self,
+        chunks: &[BatchChunk],
+        keys_end: KeysEnd<'_>,
+        shared: &[SharedKeys],
+        start: usize,
+    ) -> bool {
         let Some(group) = self.group else { return false };
         self.list_start = start;
+        let shared = if self.shared_key_bytes().is_some() { shared } else { &[] };
         if self.tiled {
-            self.list.make(self.tiling, chunks, group, self.split_blocks, keys_end);
+            self.list.make(self.tiling, chunks, group, self.split_blocks, keys_end, shared);
         }
         self.list.prompt_tiles == 0
     }
@@ -224,7 +201,10 @@ impl Attention {
     pub fn most_words(&self, tokens: usize) -> usize {
         let Some(group) = self.group.filter(|_| self.tiled) else { return 0 };
         let tokens = graphs::padded(tokens).unwrap_or(tokens);
-        let items = 2 * self.split_blocks + tokens * group.div_ceil(SPLIT_ROWS);
+        let of_singles = 2 * self.split_blocks + tokens * group.div_ceil(SPLIT_ROWS);
+        // As many of tiles of shared keys at most, and an entry for each sequence.
+        let of_shared = if self.can_share { 2 * self.split_blocks + 2 * tokens } else { 0 };
+        let items = of_singles + of_shared;
         items * size_of::<abi::WorkItem>() / size_of::<u32>()
     }
 
@@ -234,6 +214,7 @@ impl Attention {
         self.ring
             && self.planned(spec)
             && self.list.prompt_tiles == 0
+            && !self.list.shares
             && ring_attention::rotates(spec, half)
     }
 
@@ -270,15 +251,30 @@ impl Attention {
 
         let items = items.offset_bytes(prompt_tiles * size_of::<abi::WorkItem>());
         if let Some(ring) = kinds.ring.filter(|_| self.ring) {
-            let pool = self.pool(call).whole_rows(self.kv.plain(), abi::RING_BOX_KEYS as usize)?;
-            let stages = ring_attention::slots(call.spec.head_dim);
-            let parameters = self.parameters(call, items, stages);
-            return ring.launch(context, self.split_blocks, pool, parameters, call.rope);
+            return self.run_ring(context, ring, call, items);
         }
         let parameters = self.parameters(call, items, self.split.stages);
         let shared = self.split.shared_bytes;
         let blocks = [self.split_blocks, kv_heads];
         kinds.split.launch_shared(context, blocks, abi::SPLIT_THREADS, shared, &parameters)
+    }
+
+    /// Single tokens, whose items lie at `items`, behind those of keys that they share.
+    fn run_ring(
+        &self,
+        context: &Context,
+        ring: Ring<'_>,
+        call: &AttendPages<'_>,
+        items: DevicePtr,
+    ) -> Result<()> {
+        let pool = self.pool(call).whole_rows(self.kv.plain(), abi::RING_BOX_KEYS as usize)?;
+        let (blocks, stages) = (self.split_blocks, ring_attention::slots(call.spec.head_dim));
+        let mut parameters = self.parameters(call, items, stages);
+        if self.list.shares {
+            ring.launch_shared(context, blocks, pool, parameters)?;
+            parameters.items = items.offset_bytes(blocks * size_of::<abi::WorkItem>());
+        }
+        ring.launch(context, blocks, pool, parameters, call.rope)
     }
 
     /// The tiles of prompts, which lie at `items`.
@@ -417,83 +413,6 @@ pub(super) fn head_fits(spec: &AttnSpec, most: u32) -> Result<()> {
     )))
 }
 
-impl<'a> Kinds<'a> {
-    /// Blocks of the split kernel, or of the ring in its place, that the card holds at once.
-    fn resident_splits(
-        &self,
-        context: &Context,
-        split: Shape,
-        ring: Option<Ring<'_>>,
-    ) -> Result<usize> {
-        match ring {
-            Some(ring) => ring.prepare(context),
-            None => self.split.resident_blocks(context, abi::SPLIT_THREADS, split.shared_bytes),
-        }
-    }
-
-    /// The one for tiles of prompts.
-    fn prompts(&self) -> Prompts<'a> {
-        self.prompt.unwrap_or(Prompts::Each(self.chunk))
-    }
-}
-
-impl Prompts<'_> {
-    /// Packed rows of a block's tile of heads of `dim`, and how many pairs of blocks that take one
-    /// together the card holds at once.
-    fn tile(&self, dim: usize, shape: Shape) -> Result<(usize, usize)> {
-        match self {
-            Prompts::Each(_) => Ok((PROMPT_ROWS, 0)),
-            Prompts::Mapped(kernel) => {
-                let MappedTile { rows, threads, .. } = MappedTile::of(dim);
-                Ok((rows, kernel.resident_clusters(2, threads, shape.shared_bytes)?))
-            }
-        }
-    }
-
-    /// See [`Kernel::allow_shared`].
-    fn allow_shared(&self, bytes: usize) -> Result<()> {
-        match self {
-            Prompts::Each(kernel) => kernel.allow_shared(bytes),
-            Prompts::Mapped(kernel) => kernel.allow_shared(bytes),
-        }
-    }
-
-    fn capability(&self) -> u32 {
-        match self {
-            Prompts::Each(kernel) => kernel.capability(),
-            Prompts::Mapped(kernel) => kernel.capability(),
-        }
-    }
-}
-
-/// The kernels of a head size, if there are any; `mappable`: tensor maps can copy its pages.
-fn tile_kernels(k: &Kernels, kv: KvType, dim: usize, mappable: bool) -> Option<Kinds<'_>> {
-    use Prompts::{Each, Mapped};
-    let (chunk, prompt, split) = match (kv, dim) {
-        (KvType::E4m3, 64) => (&k.chunk_fp8_64, Some(Each(&k.prompt_fp8_64)), &k.split_e4m3_64),
-        (KvType::E4m3, 80) => (&k.chunk_fp8_80, None, &k.split_e4m3_80),
-        (KvType::E4m3, 96) => (&k.chunk_fp8_96, None, &k.split_e4m3_96),
-        (KvType::E4m3, 128) => (&k.chunk_fp8_128, Some(Each(&k.prompt_fp8_128)), &k.split_e4m3_128),
-        (KvType::E4m3, 256) => (&k.chunk_fp8_256, Some(Each(&k.prompt_fp8_256)), &k.split_e4m3_256),
-        (KvType::E5m2, 64) => (&k.chunk_fp8_64, Some(Each(&k.prompt_fp8_64)), &k.split_e5m2_64),
-        (KvType::E5m2, 128) => (&k.chunk_fp8_128, Some(Each(&k.prompt_fp8_128)), &k.split_e5m2_128),
-        (KvType::E4m3 | KvType::E5m2, _) => return None,
-        (_, 64) => (&k.chunk_64, Some(Mapped(&k.prompt_64)), &k.split_64),
-        (_, 80) => (&k.chunk_80, None, &k.split_80),
-        (_, 96) => (&k.chunk_96, None, &k.split_96),
-        (_, 128) => (&k.chunk_128, Some(Mapped(&k.prompt_128)), &k.split_128),
-        (_, 256) => (&k.chunk_256, Some(Mapped(&k.prompt_256)), &k.split_256),
-        _ => return None,
-    };
-    let ring = kv.plain().and_then(|_| Ring::of(k, dim));
-    let prompt = prompt.filter(|kernel| kernel.capability() == HOPPER);
-    // Where the kernel by wgmma is, the one by mma has no code.
-    if matches!(prompt, Some(Mapped(_))) && !mappable {
-        return None;
-    }
-    Some(Kinds { chunk, prompt, split, ring })
-}
-
 /// What the kernels multiply scores and results with: the scales of pages of eight bits are part of
 /// both.
 struct Scales {
@@ -517,56 +436,5 @@ impl From<KvType> for abi::KvType {
             KvType::E4m3 => abi::KvType::E4m3,
             KvType::E5m2 => abi::KvType::E5m2,
         }
-    }
-}
-
-/// Bytes of a stage of 16-bit elements: K and V, rows padded by 16 bytes.
-fn operand_stage_bytes(dim: usize) -> usize {
-    2 * TILE_KEYS * (dim + abi::TILE_PADDING as usize) * 2
-}
-
-impl Shape {
-    /// Of the split kernel. Merging takes its warps' sums, with their rows' maxima and sums.
-    fn split(kv: KvType, dim: usize) -> Shape {
-        let merge_bytes = SPLIT_WARPS * SPLIT_ROWS * (dim + 4 + 2) * 4;
-        let (stages, stage_bytes) = match kv.plain() {
-            Some(_) => (SPLIT_STAGES, operand_stage_bytes(dim)),
-            None => {
-                // Swizzled rows, or rows an odd number of 16 bytes apart
-                // (kernels/attention_fp8.cu).
-                let pitch = if dim.is_multiple_of(64) { dim } else { ((dim / 16) | 1) * 16 };
-                (SPLIT_BYTE_STAGES, 2 * TILE_KEYS * pitch)
-            }
-        };
-        Shape { stages, shared_bytes: merge_bytes.max(stages * stage_bytes) }
-    }
-
-    /// Of the chunk kernel: the better shape, and the one for cards where it does not fit.
-    fn chunk(kv: KvType, dim: usize) -> [Shape; 2] {
-        let stage_bytes = operand_stage_bytes(dim);
-        let (most, raw_bytes) = match kv.plain() {
-            Some(_) => (CHUNK_STAGES, 0),
-            None => (CHUNK_TURNED_STAGES, 2 * TILE_KEYS * dim),
-        };
-        [most, most - 1]
-            .map(|stages| Shape { stages, shared_bytes: stages * stage_bytes + raw_bytes })
-    }
-
-    /// Of the prompt kernel: Q, stages of K and V, what aligns them; of eight bits a tile of each
-    /// as it lies in pages.
-    fn prompt(kv: KvType, dim: usize) -> Shape {
-        let (rows, keys, stages, raw_bytes) = match kv.plain() {
-            Some(_) => {
-                let MappedTile { rows, queries, keys, stages, .. } = MappedTile::of(dim);
-                (queries * rows, keys, stages, 0)
-            }
-            None => {
-                let keys = if dim == 256 { abi::PROMPT_KEYS_OF_256 } else { abi::PROMPT_KEYS };
-                let keys = keys as usize;
-                (PROMPT_ROWS, keys, PROMPT_STAGES, 2 * keys * dim)
-            }
-        };
-        let operands = (rows + 2 * stages * keys) * dim * 2;
-        Shape { stages, shared_bytes: operands + raw_bytes + abi::PROMPT_ALIGNMENT as usize }
     }
 }

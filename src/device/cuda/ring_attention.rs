@@ -1,8 +1,10 @@
-//! Attention of single tokens by a ring of boxes (kernels/attention_ring_sm90.cu): which of its
-//! kernels a step has, and their launch. `paged_attention` asks it on cards that have them.
+//! Attention of single tokens by a ring of boxes (kernels/attention_ring_sm90.cu and
+//! attention_shared_sm90.cu): which of its kernels a step has, and their launch. `paged_attention`
+//! asks it on cards that have them.
 //!
 //! Where every sequence of a step has one row, the kernel may do the work of `rope_store` too: a
-//! launch less between two products, and keys come while the product in front still runs.
+//! launch less between two products, and keys come while the product in front still runs. Keys that
+//! sequences share are read by a launch of their own, in front, which needs rotated q.
 
 use super::abi::{self, PagedAttention, RingAttention, RingTurn, RopeStore, TensorMap};
 use super::context::Context;
@@ -10,6 +12,7 @@ use super::launch::Kernel;
 use super::module::Kernels;
 use crate::device::{AttnSpec, DType};
 use crate::error::Result;
+use crate::internal;
 
 /// Elements that are rotated and copied at once.
 const EIGHT: usize = 8;
@@ -23,19 +26,26 @@ pub struct Ring<'a> {
     apart: &'a Kernel<RingAttention>,
     /// The kernel rotates and stores.
     turn: &'a Kernel<RingTurn>,
+    /// Keys that sequences share, where there is a kernel for these heads.
+    shared: Option<&'a Kernel<RingAttention>>,
     dim: usize,
 }
 
 impl<'a> Ring<'a> {
     /// For heads of `dim` elements of 16 bits, if this card has them.
     pub fn of(k: &'a Kernels, dim: usize) -> Option<Ring<'a>> {
-        let (apart, turn) = match dim {
-            64 => (&k.ring_64, &k.ring_turn_64),
-            128 => (&k.ring_128, &k.ring_turn_128),
-            256 => (&k.ring_256, &k.ring_turn_256),
+        let (apart, turn, shared) = match dim {
+            64 => (&k.ring_64, &k.ring_turn_64, Some(&k.shared_64)),
+            128 => (&k.ring_128, &k.ring_turn_128, Some(&k.shared_128)),
+            256 => (&k.ring_256, &k.ring_turn_256, None),
             _ => return None,
         };
-        (apart.capability() == HOPPER).then_some(Ring { apart, turn, dim })
+        (apart.capability() == HOPPER).then_some(Ring { apart, turn, shared, dim })
+    }
+
+    /// It can read keys once that sequences share.
+    pub fn shares(&self) -> bool {
+        self.shared.is_some()
     }
 
     /// The kernels take the shared memory that they need. The blocks that the card holds at once.
@@ -43,9 +53,27 @@ impl<'a> Ring<'a> {
         let (shared, more) = (shared_bytes(self.dim), turning_bytes(self.dim));
         self.apart.allow_shared(shared)?;
         self.turn.allow_shared(more)?;
+        self.shared.map_or(Ok(()), |kernel| kernel.allow_shared(shared))?;
         let apart = self.apart.resident_blocks(context, abi::RING_THREADS, shared)?;
         let turn = self.turn.resident_blocks(context, abi::RING_THREADS, more)?;
         Ok(apart.min(turn))
+    }
+
+    /// The keys that a step's sequences share, by so many blocks of each KV head.
+    ///
+    /// # Errors
+    /// Internal: no kernel for these heads.
+    pub fn launch_shared(
+        &self,
+        context: &Context,
+        blocks: usize,
+        pool: TensorMap,
+        attention: PagedAttention,
+    ) -> Result<()> {
+        let shared = self.shared.ok_or_else(|| internal!("shared keys of {} columns", self.dim))?;
+        let blocks = [attention.kv_heads as usize, blocks];
+        let (threads, bytes) = (abi::RING_THREADS, shared_bytes(self.dim));
+        shared.launch_shared(context, blocks, threads, bytes, &RingAttention { pool, attention })
     }
 
     /// A step's single tokens, by so many blocks of each KV head. `rope`: q and k are still to be

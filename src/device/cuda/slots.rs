@@ -2,8 +2,8 @@
 //! point to (kernels/step.cu reads them). `Cuda::begin` calls it with a plan that
 //! [`SlotTable`] has checked; it touches no GPU.
 //!
-//! The host keeps of each row only how many pages it has, to append others. Everything else lives
-//! on the device alone.
+//! The host keeps of each row only its pages, to append others and to know who shares them.
+//! Everything else lives on the device alone.
 
 use std::sync::Arc;
 
@@ -13,10 +13,11 @@ use super::abi::{
 };
 use super::device_ptr::DevicePtr;
 use super::sampler_row::{adjusts, greedy, SamplerRow};
+use super::shared_keys::{self, SharedKeys};
 use crate::device::batch::{Batch, BatchChunk, SlotTable};
 use crate::device::DeviceLimits;
 use crate::error::Result;
-use crate::ids::SlotId;
+use crate::ids::{PageId, SlotId};
 use crate::internal;
 use crate::plan::{PromptImages, Purpose, SlotChange, SlotOpen, StepPlan};
 use crate::sampling::TokenCounts;
@@ -73,8 +74,8 @@ impl RowLayout {
 /// What the host keeps of a slot's row.
 #[derive(Default, Clone)]
 struct HostRow {
-    /// Pages in its table.
-    pages: usize,
+    /// Its table.
+    pages: Vec<PageId>,
     /// Of this step; they count `from` from the start of the data.
     changes: Vec<RowChange>,
     /// Of its prompt; they say by what its tokens turn.
@@ -253,6 +254,14 @@ impl Slots {
         Some(at)
     }
 
+    /// Sequences of the step that have their first keys in common, on pages of `page_size`.
+    pub fn shared_keys(&self, page_size: usize) -> Vec<SharedKeys> {
+        let row = |chunk: &BatchChunk| self.rows.get(chunk.slot.index());
+        shared_keys::find(&self.batch().chunks, page_size, |chunk| {
+            row(chunk).map_or(&[], |row| &row.pages)
+        })
+    }
+
     /// Where the keys end that the token of a chunk at this position sees: behind itself, or behind
     /// its image, if its tokens see each other in some layers: others mask those.
     pub fn keys_end(&self, chunk: &BatchChunk, position: usize) -> usize {
@@ -300,8 +309,8 @@ impl Slots {
             }
             SlotChange::Pages { slot, pages, .. } => {
                 let row = self.row(*slot)?;
-                let first = row.pages;
-                row.pages += pages.len();
+                let first = row.pages.len();
+                row.pages.extend_from_slice(pages);
                 let at = self.layout.pages + first as u32;
                 self.put(*slot, DevicePtr::NULL, at, pages.iter().map(|p| p.0))
             }
@@ -313,7 +322,7 @@ impl Slots {
         let row = self.row(slot)?;
         row.changes.clear();
         row.images = None;
-        row.pages = 0;
+        row.pages.clear();
 
         let prompt_tokens = (open.prompt_tokens as usize).min(open.tokens.len());
         let (prompt, outputs) = open.tokens.split_at(prompt_tokens);

@@ -33,7 +33,11 @@ impl StepOps for Cuda {
             .map(|rows| rows.min(most));
         let slots = &self.slots;
         let keys_end = |chunk: &BatchChunk, position| slots.keys_end(chunk, position);
-        let repeats = reserved.attention.plan(&batch.chunks, &keys_end);
+        let mut shared = slots.shared_keys(reserved.limits.page_size);
+        if reserved.attention.saved_bytes(&shared) < self.least_shared_bytes {
+            shared.clear();
+        }
+        let repeats = reserved.attention.plan(&batch.chunks, &keys_end, &shared);
         let (fetch, moved) = reserved.steps.send(&self.slots, reserved.attention.words())?;
         if moved {
             reserved.graphs.forget();
@@ -71,7 +75,9 @@ impl StepOps for Cuda {
         let several_rows = batch.several_rows();
         let gathers = batch.logits.len() < batch.rows;
         let key = padded.filter(|_| repeats);
-        let key = key.map(|rows| graphs::Key { rows, adapters, several_rows, gathers });
+        let shares_keys = !shared.is_empty();
+        let key =
+            key.map(|rows| graphs::Key { rows, adapters, several_rows, gathers, shares_keys });
         reserved.graphs.begin(key)
     }
 

@@ -7,16 +7,20 @@
 //! logits (drafts) some. All keys of all of those are laid in one line and cut among as many blocks
 //! as the card holds at once, so that all of them end together whatever the lengths; a block walks
 //! over its items, and the last block of a tile to finish joins the tile's parts.
+//!
+//! Keys that several sequences share are laid in a line of their own, once for all of a tile's
+//! sequences, for a launch in front of that of single tokens: what it leaves are parts too.
 
 use std::cmp::Reverse;
 use std::ops::Range;
 
 use super::abi::{self, WorkItem, NEXT_ITEM, NO_PART};
+use super::shared_keys::SharedKeys;
 use crate::device::batch::BatchChunk;
 
 // `count` of an item has room for them below the next item's number.
 const _: () = assert!(abi::PROMPT_ROWS < NEXT_ITEM && abi::SPLIT_ROWS < NEXT_ITEM);
-const _: () = assert!(abi::LATENT_MANY_ROWS < NEXT_ITEM);
+const _: () = assert!(abi::LATENT_MANY_ROWS < NEXT_ITEM && abi::SHARED_ROWS < NEXT_ITEM);
 /// What an item of the split kernel costs beside its tiles of keys, in tiles: load q, look up the
 /// first pages, wait for them, merge.
 const ITEM_COST_TILES: usize = 2;
@@ -29,6 +33,11 @@ const FEW_TILES: usize = 4;
 const PAIRS_GAIN: usize = 32;
 /// Parts that a block of the split kernel can leave: what it begins with and what it ends with.
 pub const PARTS_PER_BLOCK: usize = 2;
+/// Parts of single tokens in whose place a part of shared keys is.
+const PARTS_OF_SHARED: usize = (abi::SHARED_ROWS / abi::SPLIT_ROWS) as usize;
+/// Tiles of rows whose shared keys are read once, at most: a block may leave parts of many.
+/// Sequences beyond read all their keys.
+const MOST_SHARED_TILES: usize = 32;
 
 /// What kernels take at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +62,16 @@ impl Tiling {
     };
 }
 
+/// Parts of a list for `blocks` blocks per KV head, each of SPLIT_ROWS rows: those of single
+/// tokens, and behind them those of shared keys.
+pub fn parts(blocks: usize, can_share: bool) -> [usize; 2] {
+    let cut = PARTS_PER_BLOCK * blocks;
+    match can_share {
+        true => [cut, (cut + MOST_SHARED_TILES) * PARTS_OF_SHARED],
+        false => [cut, 0],
+    }
+}
+
 /// Where the keys end that a token of a chunk sees, by its position. No later token's end before.
 pub type KeysEnd<'a> = &'a dyn Fn(&BatchChunk, usize) -> usize;
 
@@ -63,6 +82,8 @@ pub fn causal(_: &BatchChunk, position: usize) -> usize {
 
 /// The work list of a step: chunk tiles; then, if there are single tokens, the first item
 /// of each block of the split kernel, empty where it has none, and the items that follow them.
+/// Where keys are shared, the first items of the kernel that reads those lie before the former, and
+/// of the sequences that share them an entry each among the latter.
 #[derive(Default)]
 pub struct WorkList {
     pub items: Vec<WorkItem>,
@@ -72,13 +93,55 @@ pub struct WorkList {
     pub prompt_blocks: usize,
     /// There are single tokens.
     pub split: bool,
+    /// Some of them share keys.
+    pub shares: bool,
     /// Where the items of the packed rows in hand lie.
     pieces: Vec<usize>,
+    /// Packed rows whose keys are dealt.
+    lines: Vec<Line>,
+    /// Of each chunk what it has in common with others.
+    common: Vec<Common>,
+}
+
+/// Packed rows of a sequence, or of several, whose keys are cut among blocks.
+#[derive(Clone, Copy)]
+struct Line {
+    /// All its keys; of its rows, as if they were one tile.
+    item: WorkItem,
+    /// Packed rows.
+    rows: usize,
+}
+
+impl Line {
+    fn keys(&self) -> Range<usize> {
+        self.item.keys_from as usize..self.item.keys_to as usize
+    }
+}
+
+/// The first keys of a chunk that others have too, and where the parts are that they leave.
+#[derive(Default, Clone, Copy)]
+struct Common {
+    keys: usize,
+    part: u32,
+    row: u16,
+    pieces: u16,
+}
+
+/// How lines are dealt: to so many blocks, in tiles of so many rows, each of which is so many
+/// parts, numbered from the first one on.
+#[derive(Clone, Copy)]
+struct Deal {
+    blocks: usize,
+    rows: usize,
+    keys: usize,
+    first_part: usize,
+    parts: usize,
 }
 
 impl WorkList {
     /// Make the list of a step with `group` q heads per KV head, for `blocks` blocks of the split
-    /// kernel per KV head.
+    /// kernel per KV head. `shared`: what sequences of one token have in common
+    /// ([`super::shared_keys`]), no more than SHARED_ROWS q heads of whom there are.
     pub fn make(
         &mut self,
         tiling: Tiling,
@@ -86,29 +149,114 @@ impl WorkList {
         group: usize,
         blocks: usize,
         keys_end: KeysEnd<'_>,
+        shared: &[SharedKeys],
     ) {
         self.items.clear();
-        let split_rows = tiling.split_rows;
-        let single = |chunk: &&BatchChunk| is_split(chunk, group, split_rows);
-        self.cut_prompts(tiling, || chunks.iter().filter(|s| !single(s)), group, keys_end);
+        let rows = tiling.split_rows;
+        let single = |chunk: &BatchChunk| is_split(chunk, group, rows);
+        let prompts = || chunks.iter().filter(|chunk| !single(chunk));
+        self.cut_prompts(tiling, prompts, group, keys_end);
 
-        let tokens = || chunks.iter().filter(single);
-        self.split = tokens().next().is_some();
+        self.split = chunks.iter().any(single);
+        self.shares = !shared.is_empty();
         if !self.split {
             return;
         }
-        let cost = least_cost(tiling, tokens, group, blocks);
-        let first = self.items.len();
+        let mut first = self.items.len();
+        self.common.clear();
+        self.common.resize(chunks.len(), Common::default());
+        // Where a launch finds its items does not depend on what the other one has.
         self.items.resize(first + blocks, WorkItem::default());
+        if self.shares {
+            self.items.resize(first + 2 * blocks, WorkItem::default());
+            self.share(tiling, chunks, group, blocks, shared);
+            first += blocks;
+        }
+
+        self.lines.clear();
+        for (chunk, common) in chunks.iter().zip(&self.common).filter(|(chunk, _)| single(chunk)) {
+            let rows = chunk.tokens * group;
+            let Common { keys, part: shared, row: shared_row, pieces: shared_pieces } = *common;
+            let item = item(chunk, 0, rows, keys..chunk.length);
+            let item = WorkItem { shared, shared_row, shared_pieces, ..item };
+            self.lines.push(Line { item, rows });
+        }
+        let deal = Deal { blocks, rows, keys: tiling.keys, first_part: 0, parts: 1 };
+        self.deal(deal, first, |_, _| {});
+    }
+
+    /// Deal keys that are shared, for the launch whose first items are `blocks` before those of
+    /// single tokens, which are the list's last. What each chunk has in common is known then.
+    fn share(
+        &mut self,
+        tiling: Tiling,
+        chunks: &[BatchChunk],
+        group: usize,
+        blocks: usize,
+        shared: &[SharedKeys],
+    ) {
+        let first = self.items.len() - 2 * blocks;
+        self.lines.clear();
+        // All rows of a sequence are in one tile.
+        let sequences = abi::SHARED_ROWS as usize / group;
+        let mut tiles: Vec<(usize, &[usize])> = Vec::new();
+        for SharedKeys { keys, chunks } in shared {
+            tiles.extend(chunks.chunks(sequences).map(|some| (*keys, some)));
+        }
+        tiles.truncate(MOST_SHARED_TILES);
+        for &(keys, some) in &tiles {
+            // Where it has no key before this one, for a window, nor has any of the others.
+            let shortest = &chunks[some[0]];
+            let rows = some.len() * group;
+            let members = (self.items.len() - first) as u32;
+            let item = WorkItem { members, ..item(shortest, 0, rows, 0..keys) };
+            self.lines.push(Line { item, rows });
+
+            let row = |&n: &usize| chunks[n].first as u32;
+            let entry = |n| WorkItem { first_row: row(n), ..WorkItem::default() };
+            self.items.extend(some.iter().map(entry));
+        }
+
+        let deal = Deal {
+            blocks,
+            rows: abi::SHARED_ROWS as usize,
+            keys: tiling.keys,
+            first_part: parts(blocks, true)[0],
+            parts: PARTS_OF_SHARED,
+        };
+        let mut tiles = tiles.into_iter();
+        let mut common = std::mem::take(&mut self.common);
+        self.deal(deal, first, |part, pieces| {
+            let Some((keys, some)) = tiles.next() else { return };
+            for (n, &chunk) in some.iter().enumerate() {
+                common[chunk] = Common { keys, part, row: (n * group) as u16, pieces };
+            }
+        });
+        self.common = common;
+    }
+
+    /// Cut the keys of all lines among blocks, whose first items lie from `first` on. `parted`
+    /// learns of each tile of rows that is in parts, in order, the first of them and their number.
+    fn deal(&mut self, deal: Deal, first: usize, mut parted: impl FnMut(u32, u16)) {
+        let lines = std::mem::take(&mut self.lines);
+        let cost = least_cost(deal, &lines);
         // The block in hand, where its last item lies, and parts of the rows before these.
         let (mut current, mut last, mut parts) = (None, 0, 0);
-        cut(tiling, tokens(), group, cost, |block, chunk, begin, keys| {
-            let count = split_rows.min(chunk.tokens * group - begin);
+        cut(deal, &lines, cost, |block, line, begin, keys| {
+            let count = deal.rows.min(line.rows - begin);
             let end = keys.end;
-            let whole = keys == (0..chunk.length);
-            let mut item = item(chunk, begin, count, keys);
+            // What several sequences share is a part of each, even if a block has all of it.
+            let whole = keys == line.keys() && line.item.members == 0;
+            let mut item = WorkItem {
+                begin: begin as u32,
+                count: count as u32,
+                keys_from: keys.start as u32,
+                keys_to: keys.end as u32,
+                ..line.item
+            };
+            let first_part = (deal.first_part + parts * deal.parts) as u32;
             if !whole {
-                item.part = parts as u32;
+                item.part = first_part;
                 item.piece = self.pieces.len() as u16;
             }
 
@@ -126,15 +274,17 @@ impl WorkList {
             }
 
             self.pieces.push(at);
-            if end == chunk.length {
+            if end == line.keys().end {
                 // Now it is known how many pieces these rows have.
                 let count = self.pieces.len();
                 for at in self.pieces.drain(..) {
                     self.items[at].pieces = count as u16;
                 }
                 parts += count;
+                parted(first_part, count as u16);
             }
         });
+        self.lines = lines;
     }
 
     /// The tiles of prompts, for one block each or for two.
@@ -201,48 +351,44 @@ fn item(chunk: &BatchChunk, begin: usize, count: usize, keys: Range<usize>) -> W
         keys_from: keys.start as u32,
         keys_to: keys.end as u32,
         part: NO_PART,
-        piece: 0,
-        pieces: 0,
+        ..WorkItem::default()
     }
 }
 
-/// The least cost of the most expensive block with which `blocks` suffice.
-fn least_cost<'a, S>(tiling: Tiling, singles: impl Fn() -> S, group: usize, blocks: usize) -> usize
-where
-    S: Iterator<Item = &'a BatchChunk>,
-{
-    let of = |chunk: &BatchChunk| {
-        let row_tiles = (chunk.tokens * group).div_ceil(tiling.split_rows);
-        row_tiles * (chunk.length.div_ceil(tiling.keys) + ITEM_COST_TILES)
+/// The least cost of the most expensive block with which the blocks suffice.
+fn least_cost(deal: Deal, lines: &[Line]) -> usize {
+    let of = |line: &Line| {
+        let row_tiles = line.rows.div_ceil(deal.rows);
+        row_tiles * (line.keys().len().div_ceil(deal.keys) + ITEM_COST_TILES)
     };
-    let all: usize = singles().map(of).sum();
+    let all: usize = lines.iter().map(of).sum();
     // Cuts cost little more than a block's share of everything, so this ends after a few rounds.
-    (all.div_ceil(blocks).max(ITEM_COST_TILES + 1)..)
-        .find(|&cost| cut(tiling, singles(), group, cost, |_, _, _, _| {}) <= blocks)
+    (all.div_ceil(deal.blocks).max(ITEM_COST_TILES + 1)..)
+        .find(|&cost| cut(deal, lines, cost, |_, _, _, _| {}) <= deal.blocks)
         .unwrap_or(all)
 }
 
-/// Deal the keys of single tokens to blocks of `cost` each: `item` gets the block, the chunk, the
-/// first of at most SPLIT_ROWS packed rows, and its keys. Returns the number of blocks.
-fn cut<'a>(
-    tiling: Tiling,
-    singles: impl Iterator<Item = &'a BatchChunk>,
-    group: usize,
+/// Deal the keys of lines to blocks of `cost` each: `item` gets the block, the line, the first
+/// packed row of a tile, and its keys. Returns the number of blocks.
+fn cut(
+    deal: Deal,
+    lines: &[Line],
     cost: usize,
-    mut item: impl FnMut(usize, &BatchChunk, usize, Range<usize>),
+    mut item: impl FnMut(usize, &Line, usize, Range<usize>),
 ) -> usize {
     let (mut block, mut room) = (0, cost);
-    for chunk in singles {
-        for begin in (0..chunk.tokens * group).step_by(tiling.split_rows) {
-            let mut from = 0;
-            while from < chunk.length {
+    for line in lines {
+        let end = line.keys().end;
+        for begin in (0..line.rows).step_by(deal.rows) {
+            let mut from = line.keys().start;
+            while from < end {
                 if room <= ITEM_COST_TILES {
                     (block, room) = (block + 1, cost);
                 }
-                let left = (chunk.length - from).div_ceil(tiling.keys);
+                let left = (end - from).div_ceil(deal.keys);
                 let tiles = left.min(room - ITEM_COST_TILES);
-                let to = chunk.length.min(from + tiles * tiling.keys);
-                item(block, chunk, begin, from..to);
+                let to = end.min(from + tiles * deal.keys);
+                item(block, line, begin, from..to);
                 (from, room) = (to, room - ITEM_COST_TILES - tiles);
             }
         }
@@ -251,165 +397,5 @@ fn cut<'a>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::SlotId;
-
-    const HEADS: Tiling = Tiling::HEADS;
-    /// Of latent vectors.
-    const MANY: Tiling = Tiling { prompt_rows: 64, pairs: false, split_rows: 64, keys: 32 };
-    /// Of heads whose keys two blocks can read together.
-    const PAIRS: Tiling = Tiling { pairs: true, ..HEADS };
-
-    fn chunk(slot: usize, first: usize, tokens: usize, length: usize) -> BatchChunk {
-        let slot = SlotId(slot as u32);
-        BatchChunk { slot, first, tokens, length, known: None, first_logits: 0, logits: 0 }
-    }
-
-    /// Every packed row of every chunk meets each of its keys exactly once, and parts are within
-    /// bounds.
-    #[test]
-    fn tiles_cover_rows_and_keys_once() {
-        let lengths =
-            [(1, 1), (1, 64), (1, 65), (1, 5000), (300, 300), (17, 900), (3, 12), (1, 131)];
-        let tilings = |group| [(HEADS, group), (MANY, group), (PAIRS, group)];
-        for (tiling, group) in [1, 3, 4, 7, 20, 32, 128].into_iter().flat_map(tilings) {
-            for blocks in [1, 8, 40, 1000] {
-                let mut first = 0;
-                let mut chunks = Vec::new();
-                for (slot, &(tokens, length)) in lengths.iter().enumerate() {
-                    chunks.push(chunk(slot, first, tokens, length));
-                    first += tokens;
-                }
-                // With drafts, of which all have logits.
-                for (tokens, length) in [(2, 70), (4, 900), (5, 4000), (8, 8), (65, 300)] {
-                    let slot = chunks.len();
-                    chunks
-                        .push(BatchChunk { logits: tokens, ..chunk(slot, first, tokens, length) });
-                    first += tokens;
-                }
-                let mut list = WorkList::default();
-                list.make(tiling, &chunks, group, blocks, &causal);
-                check(tiling, &list, &chunks, group, blocks);
-            }
-        }
-    }
-
-    fn check(tiling: Tiling, list: &WorkList, chunks: &[BatchChunk], group: usize, blocks: usize) {
-        let Tiling { prompt_rows, pairs, split_rows, .. } = tiling;
-        assert!(list.prompt_blocks == 1 || pairs && list.prompt_blocks == 2);
-        let prompt_rows = prompt_rows * list.prompt_blocks;
-        let (prompts, rest) = list.items.split_at(list.prompt_tiles);
-        // Every block's items, one after the other: all items of the list that are not empty.
-        let mut splits = Vec::new();
-        for block in 0..blocks {
-            let mut at = block;
-            while rest[at].count != 0 {
-                splits.push(&rest[at]);
-                match (rest[at].count / NEXT_ITEM) as usize {
-                    0 => break,
-                    next => at = next,
-                }
-            }
-        }
-        assert_eq!(splits.len(), rest.iter().filter(|item| item.count != 0).count());
-        let mut seen = vec![vec![]; chunks.len()];
-        let mut pieces_of = std::collections::BTreeMap::new();
-        for (n, item) in prompts.iter().chain(splits).enumerate() {
-            let (count, most) = match n < list.prompt_tiles {
-                true => (item.count, prompt_rows),
-                false => (item.count % NEXT_ITEM, split_rows),
-            };
-            assert!((1..=most as u32).contains(&count));
-            assert!(item.keys_from < item.keys_to);
-            if item.part == NO_PART {
-                assert!(item.pieces == 0 && item.piece == 0 && item.keys_from == 0, "{item:?}");
-            } else {
-                let parts = item.part as usize + usize::from(item.pieces);
-                assert!(item.piece < item.pieces && parts <= PARTS_PER_BLOCK * blocks);
-                pieces_of.entry(item.part).or_insert((item.pieces, vec![])).1.push(item.piece);
-            }
-            for row in item.begin..item.begin + count {
-                let keys = (item.keys_from as usize, item.keys_to as usize);
-                seen[item.slot as usize].push((row as usize, keys.0, keys.1));
-            }
-        }
-        // Parts follow each other without gaps, and each piece is there once.
-        let mut next = 0;
-        for (first, (pieces, mut which)) in pieces_of {
-            which.sort_unstable();
-            assert_eq!((first, which), (next, (0..pieces).collect()));
-            next += u32::from(pieces);
-        }
-        for (chunk, seen) in chunks.iter().zip(&mut seen) {
-            seen.sort_unstable();
-            for row in 0..chunk.tokens * group {
-                let position = chunk.length - chunk.tokens + row / group;
-                let mut next = 0;
-                for &(_, from, to) in seen.iter().filter(|(r, ..)| *r == row) {
-                    assert_eq!(from, next, "{chunk:?} row {row}");
-                    next = to;
-                }
-                assert!(next > position && next <= chunk.length, "{chunk:?} row {row} to {next}");
-            }
-        }
-    }
-
-    /// Two blocks take tiles of prompts together unless many of them have no rows then.
-    #[test]
-    fn pairs_have_rows() {
-        let blocks = |tiling: Tiling, lengths: &[(usize, usize)]| {
-            let chunk = |(slot, &(tokens, length))| chunk(slot, 0, tokens, length);
-            let chunks: Vec<BatchChunk> = lengths.iter().enumerate().map(chunk).collect();
-            let mut list = WorkList::default();
-            list.make(tiling, &chunks, 4, 40, &causal);
-            (list.prompt_blocks, list.prompt_tiles)
-        };
-        assert_eq!(blocks(HEADS, &[(4096, 4096)]), (1, 128));
-        assert_eq!(blocks(PAIRS, &[(4096, 4096)]), (2, 64));
-        // 31 tiles of rows, 33, 3.
-        assert_eq!(blocks(PAIRS, &[(31 * 32, 4096)]), (1, 31));
-        assert_eq!(blocks(PAIRS, &[(33 * 32, 4096)]), (2, 17));
-        assert_eq!(blocks(PAIRS, &[(70, 70); 33]), (1, 3 * 33));
-        // A long context counts as much as it is read.
-        assert_eq!(blocks(PAIRS, &[(4096, 4096), (30, 100_000)]), (1, 129));
-        assert_eq!(blocks(PAIRS, &[(4096, 4096), (30, 30)]), (2, 65));
-        // Single tokens have lists of their own.
-        assert_eq!(blocks(PAIRS, &[(4096, 4096), (1, 100_000)]), (2, 64));
-    }
-
-    /// Few rows of a sequence are no tiles of prompts if all of them have logits, or are two.
-    #[test]
-    fn drafts_go_with_single_tokens() {
-        let prompts = |group: usize, tokens: usize, logits: usize| {
-            let mut list = WorkList::default();
-            let drafts = BatchChunk { logits, ..chunk(0, 0, tokens, 900) };
-            list.make(HEADS, &[drafts], group, 40, &causal);
-            assert_eq!(list.split, list.prompt_tiles == 0);
-            list.prompt_tiles
-        };
-        assert_eq!((prompts(4, 4, 1), prompts(4, 5, 1)), (0, 1), "one tile of rows");
-        assert_eq!((prompts(4, 16, 16), prompts(4, 17, 17)), (0, 1), "four");
-        assert_eq!((prompts(20, 6, 6), prompts(20, 7, 7)), (0, 2), "four of those of a token");
-        assert_eq!((prompts(16, 2, 1), prompts(16, 3, 1)), (0, 1));
-    }
-
-    /// Sixteen streams of nine tiles on a card that holds 49 blocks a head: three tiles each.
-    #[test]
-    fn blocks_end_together() {
-        let single = |slot| chunk(slot, slot, 1, 529);
-        let chunks: Vec<BatchChunk> = (0..16).map(single).collect();
-        assert_eq!(least_cost(HEADS, || chunks.iter(), 4, 49), ITEM_COST_TILES + 3);
-        // A hundred short ones and a long one: nobody gets all the short ones.
-        let mut chunks: Vec<BatchChunk> =
-            (0..100).map(|slot| BatchChunk { length: 20, ..single(slot) }).collect();
-        chunks.push(BatchChunk { length: 64 * 500, ..single(100) });
-        let cost = least_cost(HEADS, || chunks.iter(), 4, 49);
-        let mut of_block = vec![0; 49];
-        cut(HEADS, chunks.iter(), 4, cost, |block, _, _, keys| {
-            of_block[block] += ITEM_COST_TILES + keys.len().div_ceil(HEADS.keys);
-        });
-        let all: usize = of_block.iter().sum();
-        assert!(of_block.iter().all(|&c| c <= cost) && cost * 49 < all + 49 * 2 * ITEM_COST_TILES);
-    }
-}
+#[path = "worklist_tests.rs"]
+mod tests;

@@ -269,6 +269,8 @@ struct AttendAll {
 // r / group, head r % group of a KV head's q heads.
 constexpr u32 PROMPT_ROWS = 128;
 constexpr u32 SPLIT_ROWS = 16;
+// Of single tokens of several sequences whose first keys are the same (attention_shared_sm90.cu).
+constexpr u32 SHARED_ROWS = 64;
 // Keys of a tile by mma, and elements between the ends of its rows in shared memory.
 constexpr u32 TILE_KEYS = 64;
 constexpr u32 TILE_PADDING = 8;
@@ -300,14 +302,26 @@ struct WorkItem {
   // Which of the parts of these rows this is, and how many there are; 0 and 0 with NO_PART.
   u16 piece;
   u16 pieces;
+  // Of a single token whose first keys are others' too: the first part that holds its rows'
+  // weighted sums over those, which of that part's SHARED_ROWS is its first, and how many such
+  // parts there are, 0 = none.
+  u32 shared;
+  u16 shared_row;
+  u16 shared_pieces;
+  // Of an item of several sequences, those of `slot` first: the first of as many entries of the
+  // list, which say nothing but the token row of each.
+  u32 members;
+  u32 unused;
 };
-static_assert(sizeof(WorkItem) == 8 * 4, "items lie one behind the other");
+// Records, which hold pointers, lie behind them.
+static_assert(sizeof(WorkItem) == 12 * 4, "items lie one behind the other");
 
 // The kernels of attention_mma.cu, attention_prefill_sm90.cu, and of their twins for pages of eight
 // bits.
 struct PagedAttention {
   // Prompts: an item for each block. Single tokens: the first item of each block, empty (count 0)
-  // where it has none, then the items that follow them.
+  // where it has none, then the items that follow them; before those, where keys are shared, the
+  // first item of each block of that kernel.
   DEVICE(const WorkItem) items;
   DEVICE(const act) qkv;  // As in AttendRows.
   DEVICE(const u32) position;  // [rows]
@@ -315,7 +329,9 @@ struct PagedAttention {
   DEVICE(const void) pool;  // As in RopeStore.
   DEVICE(const float) sinks;  // [heads], a score without a value; or null
   DEVICE(act) out;  // [rows, heads, dim]
-  DEVICE(float) parts;  // [parts, kv_heads, SPLIT_ROWS, dim], weighted sums
+  // [parts, kv_heads, SPLIT_ROWS, dim], weighted sums. A part of SHARED_ROWS takes the place of
+  // several.
+  DEVICE(float) parts;
   DEVICE(float2) statistics;  // [parts, kv_heads, SPLIT_ROWS], maximum (base 2) and sum of weights
   DEVICE(u32) arrivals;  // [first part, kv_heads], parts that are done; 0 between launches
   u32 heads, kv_heads, page_size;
@@ -331,7 +347,7 @@ struct PagedAttention {
   DEVICE(const u32) seen;  // As in AttendRows.
 };
 
-// The kernels of attention_ring_sm90.cu. Keys of a box; threads: those that multiply and the warp
+// The kernels of attention_ring_sm90.cu and attention_shared_sm90.cu. Keys of a box; threads: those that multiply and the warp
 // that copies. Slots of the ring, each a tile of K or V: of 64 elements, and of more.
 constexpr u32 RING_BOX_KEYS = 16;
 constexpr u32 RING_THREADS = SPLIT_THREADS + 32;

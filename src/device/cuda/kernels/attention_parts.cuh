@@ -88,11 +88,52 @@ __device__ __forceinline__ void store4(act* to, const float4& x, float unit) {
       make_uint2(pack_act(x.x * unit, x.y * unit), pack_act(x.z * unit, x.w * unit));
 }
 
+// Of row r of an item and four of its elements: what parts hold over keys that are others' too,
+// which an earlier launch left, is added to the weighted sum, the sum of weights and their peak.
+template <int D>
+__device__ __forceinline__ void add_shared(const PagedAttention& c, const WorkItem* item, u32 r,
+                                           u32 four, float& peak, float& all, float4& sum) {
+  constexpr u32 AT_ONCE = 8, PARTS = SHARED_ROWS / SPLIT_ROWS;
+  const u32 row = item->shared_row + r, pieces = item->shared_pieces;
+  const u32 part = item->shared + row / SPLIT_ROWS;
+  const u64 first = ((u64)part * c.kv_heads + KV_HEAD) * SPLIT_ROWS + row % SPLIT_ROWS;
+  const u64 step = (u64)PARTS * c.kv_heads * SPLIT_ROWS;
+  const float4* sums = reinterpret_cast<const float4*>(c.parts) + four;
+#pragma unroll 1
+  for (u32 begin = 0; begin < pieces; begin += AT_ONCE) {
+    float2 own[AT_ONCE];
+    float4 x[AT_ONCE];
+#pragma unroll
+    for (u32 p = 0; p < AT_ONCE; p++) {
+      own[p] = make_float2(LOWEST, 0.f);
+      x[p] = make_float4(0.f, 0.f, 0.f, 0.f);
+      if (begin + p >= pieces) continue;
+      const u64 at = first + (begin + p) * step;
+      own[p] = far(c.statistics + at);
+      x[p] = far(sums + at * (D / 4));
+    }
+    float top = peak;
+#pragma unroll
+    for (u32 p = 0; p < AT_ONCE; p++) top = fmaxf(top, own[p].x);
+    const float shrink = exp2_fast(peak - top);
+    peak = top;
+    all *= shrink;
+    scale(sum, shrink);
+#pragma unroll
+    for (u32 p = 0; p < AT_ONCE; p++) {
+      const float share = exp2_fast(own[p].x - top);
+      all += own[p].y * share;
+      add_scaled(sum, x[p], share);
+    }
+  }
+}
+
 // Join the parts of the packed rows of one sequence and KV head: a warp per row, four elements a
 // lane. Parts are taken 32 at a time, whose weights lie with the lanes, and 16 vectors are read at
 // once: a read takes as long as L2 does, and a loop that read some parts one by one took 6.5 us of
-// 44 (a sequence of 32 000 keys on an H200). With 32 at once registers run out: 1 us more.
-template <int D>
+// 44 (a sequence of 32 000 keys on an H200). With 32 at once registers run out: 1 us more. SHARED:
+// rows may have parts over keys that are others' too.
+template <int D, bool SHARED = false>
 __device__ void join(const PagedAttention& c, const WorkItem* item, u32 count, float value_scale) {
   constexpr int VECTORS = D / 4, PER_LANE = (VECTORS + 31) / 32, AT_ONCE = 16 / PER_LANE;
   const u32 kv = KV_HEAD, group = c.heads / c.kv_heads, lane = threadIdx.x % 32;
@@ -145,7 +186,10 @@ __device__ void join(const PagedAttention& c, const WorkItem* item, u32 count, f
       }
     }
     const u32 packed = item->begin + r, head = kv * group + packed % group;
-    const float unit = value_scale / (warp_sum(all) + weight_of_sink(c, head, peak));
+    all = warp_sum(all);
+    static_assert(!SHARED || PER_LANE == 1, "a lane's elements");
+    if constexpr (SHARED) add_shared<D>(c, item, r, min(lane, VECTORS - 1), peak, all, sum[0]);
+    const float unit = value_scale / (all + weight_of_sink(c, head, peak));
     act* to = c.out + ((item->first_row + packed / group) * (u64)c.heads + head) * D;
 #pragma unroll
     for (int i = 0; i < PER_LANE; i++) {

@@ -80,6 +80,8 @@ struct NarrowTile {
   typedef PanelTile<D> Panels;
   static constexpr int STEPS = D / 16;
   static constexpr u32 ROWS = RING_NARROW_ROWS;
+  // Each warp reads its own of a tile's keys.
+  static constexpr bool READS_ALL_KEYS = false;
 
   u32 lane, warp;
   u32 q[STEPS][2];
@@ -230,6 +232,7 @@ template <int D>
 struct WideTile : Tile<PanelTile<D>, D, 1, SPLIT_THREADS / 32> {
   typedef Tile<PanelTile<D>, D, 1, SPLIT_THREADS / 32> Base;
   static constexpr u32 ROWS = SPLIT_ROWS;
+  static constexpr bool READS_ALL_KEYS = false;
   float s[Base::NT][4];
 
   __device__ void begin(const PagedAttention& c, const WorkItem* item, u32 count) {

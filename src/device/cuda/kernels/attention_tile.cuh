@@ -148,14 +148,21 @@ struct Tile {
   }
 
   __device__ void load_q(const PagedAttention& c, const WorkItem* item, u32 count) {
+    load_rows(c, item->begin, count, [&](u32 n) { return item->first_row + n; });
+  }
+
+  // `count` packed rows from `begin` on of the tokens whose rows `row_of_token` says.
+  template <class Tokens>
+  __device__ void load_rows(const PagedAttention& c, u32 begin, u32 count,
+                            const Tokens& row_of_token) {
     const u64 width = c.row_width;
     const u32 kv = KV_HEAD, group = c.heads / c.kv_heads;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const u32 r = row(half);
       const bool valid = r < count;
-      const u32 packed = item->begin + (valid ? r : 0);
-      const u64 token = item->first_row + packed / group;
+      const u32 packed = begin + (valid ? r : 0);
+      const u64 token = row_of_token(packed / group);
       const SeenKeys keys(c, token);
       sees[half] = keys.from;
       seen_to[half] = keys.to;
@@ -227,6 +234,12 @@ struct Tile {
 #pragma unroll
     for (int n = 0; n < NT; n++) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.f;
     Pages::multiply_keys(keys, wn * (KEYS / WN), lane, q, s);
+    finish_scores(c, first, end, mask, s);
+  }
+
+  // Products of q and keys become scores.
+  __device__ void finish_scores(const PagedAttention& c, u32 first, u32 end, bool mask,
+                                float (&s)[NT][4]) {
 #pragma unroll
     for (int n = 0; n < NT; n++) {
 #pragma unroll
@@ -277,6 +290,12 @@ struct Tile {
   // o += weights * V of this warp's keys.
   __device__ void gather_values(u32 values, const float (&s)[NT][4]) {
     u32 p[NT / 2][4];
+    weights(s, p);
+    Pages::multiply_values(values, wn * (KEYS / WN), lane, p, o);
+  }
+
+  // As an operand.
+  __device__ static void weights(const float (&s)[NT][4], u32 (&p)[NT / 2][4]) {
 #pragma unroll
     for (int k = 0; k < NT / 2; k++) {
 #pragma unroll
@@ -285,7 +304,6 @@ struct Tile {
         p[k][i] = pack(pair[0], pair[1]);
       }
     }
-    Pages::multiply_values(values, wn * (KEYS / WN), lane, p, o);
   }
 
   // A tile whose K and V lie at `stage`.
