@@ -7,7 +7,7 @@ Runs inside an unpacked bundle (`run LIBS bench`). WORKLOAD is a name from WORKL
 model:prompt tokens:output tokens:streams:requests[:gpu_memory_utilization], where prompt tokens may be those that all
 share + own ones: 2000+200, with prefix caching then; behind a | a second load beside it: prompt:output:streams:requests.
 1024px+32 is a JPEG file of 1024 x 1024 pixels, each another, and text. Streams: 16, or 5/s, so many new ones a second, or
-http16, over /generate_stream.
+http16, over /generate_stream, where 2000+200*8 are conversations of eight turns: 200 tokens and the answer more in each.
 VARIANT one of VARIANTS, how the model is quantised: L1@fp8. Neighbours on one model share a
 server. Weights are made up, prompts differ, no prefix caching else, greedy, ignore_eos. Prints a Markdown table
 beside the figures of the Python backend (one H200, vLLM 0.25.0) and writes it and all figures to DIR.
@@ -45,8 +45,12 @@ WORKLOADS = {
     # Chats with one system prompt; long contexts; prompts that come while others generate.
     "C16": "llama-3.1-8b:2000+200:128:16:96",
     "C64": "llama-3.1-8b:2000+200:128:64:256",
+    "T16": "llama-3.1-8b:2000+200*8:128:http16:256",
     "X1": "llama-3.1-8b:32000:64:1:3",
     "X16": "llama-3.1-8b:32000:64:16:32",
+    "XS16": "llama-3.1-8b:31900+100:64:16:32",
+    "Y1": "llama-3.1-8b:127000:64:1:3",
+    "YS16": "llama-3.1-8b:126900+100:64:16:32",
     "M16": "llama-3.1-8b:512:512:16:48|4096:16:2:40",
     "Q1": "qwen2.5-0.5b:128:256:1:6:0.5",
     "Q64": "qwen2.5-0.5b:128:256:64:256:0.5",
@@ -123,6 +127,8 @@ class Workload:
     # New streams a second, whatever the others do; 0: as many as `streams`.
     rate: float = 0.0
     http: bool = False
+    # Requests of a conversation; the first has the shared tokens, each new ones and all that was said before.
+    turns: int = 1
 
     @staticmethod
     def parse(text):
@@ -136,16 +142,19 @@ class Workload:
         share = float(fields[5]) if len(fields) == 6 else 0.85
         shared, _, own = fields[1].rpartition("+")
         side, shared = (int(shared[:-2]), 0) if shared.endswith("px") else (0, int(shared or 0))
+        own, _, turns = own.partition("*")
         beside = Workload.parse(f"{fields[0]}:{beside}:{share}") if beside else None
         rate = float(fields[3][:-2]) if fields[3].endswith("/s") else 0.0
         streams = 1 if rate else int(fields[3].removeprefix("http"))
         return Workload(text, fields[0], own, int(fields[2]), streams, int(fields[4]), share, variant, shared, beside, side,
-                        rate, fields[3].startswith("http"))
+                        rate, fields[3].startswith("http"), int(turns or 1))
 
     def longest(self):
         # A token for each 28 x 28 pixels, as Qwen2.5-VL has them.
         image = (self.side // 28 + 1) ** 2 if self.side else 0
-        return self.shared + image + (0 if self.prompt == "hi" else int(self.prompt)) + self.output_tokens
+        said = (0 if self.prompt == "hi" else int(self.prompt)) + self.output_tokens
+        # Answers of made-up weights are more tokens when they come back.
+        return self.shared + image + (said if self.turns == 1 else 3 * self.turns * said)
 
     def server_key(self):
         return self.model, self.memory_share, self.variant, self.shared > 0, max_model_len(self)
@@ -196,7 +205,8 @@ def requests_of(workload):
     count = min(workload.requests + 2 * workload.streams, 600)
     prompts = Prompts(workload.model)
     head = "".join(prompts.texts(workload.shared, 1, "shared"))
-    texts = [head + text for text in prompts.texts(int(workload.prompt), count, repr(workload))]
+    texts = prompts.texts(int(workload.prompt), count, repr(workload))
+    texts = [text if n % workload.turns else head + text for n, text in enumerate(texts)]
     if not workload.side:
         return [(text, []) for text in texts]
     files = [base64.b64encode(pictures.jpeg(workload.side, f"{workload} {n}")).decode() for n in range(count)]
@@ -219,6 +229,8 @@ def over_http(server, workload):
     bodies = [{"text_input": text, "image": files, "stream": True, "parameters": sampling_of(workload)}
               for text, files in requests_of(workload)[:workload.requests]]
     try:
+        if workload.turns > 1:
+            return pictures.conversations(server.url, MODEL, bodies, workload.turns, workload.streams)
         return pictures.generate_streams(server.url, MODEL, bodies, workload.streams)
     except OSError as error:
         raise Failed(f"/generate_stream: {error}") from None
@@ -365,6 +377,10 @@ def measure(server, workload, folder):
     if beside and workload.beside.side:
         other["images_per_s"] = round(first_rate(beside), 2)
     images = {"images_per_s": round(first_rate(requests), 2)} if workload.side else {}
+    if workload.turns > 1:
+        later = [r for n, r in enumerate(requests) if n % workload.turns]
+        later = figures(later, workload.output_tokens)
+        images = {f"later_turns_{name}": later[name] for name in ("ttft_p50_ms", "ttft_p99_ms")}
     return {**figures(requests, workload.output_tokens), **images, "prompt_tokens": counted,
             "gap_p99_ms": round(percentile(gaps or [0], 0.99) / 1e6, 2), "gap_max_ms": round(max(gaps or [0]) / 1e6, 2),
             **{f"beside_{name}": value for name, value in other.items()}, "wall_s": round(wall, 1),

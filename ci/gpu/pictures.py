@@ -84,7 +84,7 @@ def jpeg(side, seed):
 
 
 def ask(address, path, body):
-    """One stream: when it was sent and when its events came, in nanoseconds."""
+    """One stream: when it was sent and when its events came, in nanoseconds, and these."""
     connection = http.client.HTTPConnection(address.hostname, address.port, timeout=LIMIT_S)
     try:
         sent = time.monotonic_ns()
@@ -92,15 +92,39 @@ def ask(address, path, body):
         answer = connection.getresponse()
         if answer.status != 200:
             raise OSError(f"{answer.status}: {answer.read(500).decode(errors='replace')}")
-        came = []
+        came, events = [], []
         while line := answer.readline():
             if line.startswith(b"data:"):
                 if b'"error"' in line:
                     raise OSError(line.decode(errors="replace"))
                 came.append(time.monotonic_ns())
-        return {"timestamp": sent, "response_timestamps": came}
+                events.append(line)
+        return {"timestamp": sent, "response_timestamps": came, "events": events}
     finally:
         connection.close()
+
+
+def answer_of(stream):
+    """The text that came, all events together."""
+    events = (json.loads(line.partition(b":")[2]) for line in stream["events"])
+    return "".join(event["text_output"] for event in events)
+
+
+def conversations(url, model, bodies, turns, streams):
+    """Conversations of `turns` requests each, so many at the same time: a request's text is all that was said before,
+    by both, and what is new. `bodies` are those of the first conversation's turns, then the next one's. Raises OSError."""
+    address, path = urlsplit(url), f"/v2/models/{model}/generate_stream"
+
+    def one(first):
+        said, streams = "", []
+        for body in bodies[first:first + turns]:
+            said += body["text_input"]
+            streams.append(ask(address, path, json.dumps({**body, "text_input": said}).encode()))
+            said += answer_of(streams[-1])
+        return streams
+
+    with ThreadPoolExecutor(streams) as pool:
+        return [stream for all in pool.map(one, range(0, len(bodies), turns)) for stream in all]
 
 
 def generate_streams(url, model, bodies, streams):

@@ -247,6 +247,70 @@ fn attention_over_keys_that_sequences_share() {
     });
 }
 
+/// Recorded steps read shared keys once where their sequences share any, and go back and forth
+/// between both: what comes of it is what launches leave that read all keys for each sequence.
+#[test]
+fn steps_that_share_keys_are_replayed() {
+    if !grader::gpu() {
+        return;
+    }
+    const SLOTS: usize = 6;
+    let run = |least_bytes: usize, replays: bool| {
+        let setup = Setup {
+            slots: SLOTS,
+            kv_heads: 2,
+            head_dim: 128,
+            max_model_len: 400,
+            step_tokens: 700,
+            ..Setup::default()
+        };
+        let mut b = Bench::<Cuda>::new(DType::BF16, &setup);
+        b.dev.share_keys_from(least_bytes);
+        let spec = plain([8, 2, 128], None);
+        let width = (8 + 2 * 2) * 128;
+        let table = b.table(33, setup.step_tokens, width);
+        let mut qkv = b.tensor(setup.step_tokens, width);
+        let mut out = b.tensor(setup.step_tokens, 8 * 128);
+        let mut step = |b: &mut Bench<Cuda>, step: &[usize]| {
+            b.feed(step);
+            b.dev.embed(&table, 1.0, &mut qkv).unwrap();
+            b.dev.rope_store(0, &spec, Some(&turns(128)), &mut qkv).unwrap();
+            b.dev.attend(0, &spec, None, &qkv, &mut out).unwrap();
+            b.dev.forwarded().unwrap();
+            b.dev.read(&out, step.iter().sum()).unwrap()
+        };
+
+        step(&mut b, &[170, 1, 1, 1, 1, 1]);
+        if replays {
+            b.dev.steady();
+        }
+        let mut results = Vec::new();
+        for pages in [10, 0, 5] {
+            for slot in 1..SLOTS {
+                match pages {
+                    0 => b.open(slot, &[], Arc::default()),
+                    _ => b.open_behind(slot, 0, pages),
+                }
+            }
+            step(&mut b, &[0, 1, 30, 7, 70, 12]);
+            // Their pages end at different steps.
+            (0..20).for_each(|_| results.push(step(&mut b, &[1; SLOTS])));
+        }
+        (results, b.dev.replayed_steps())
+    };
+
+    let (apart, none) = run(usize::MAX, false);
+    let (shared, replayed) = run(1, true);
+    assert_eq!(none, 0);
+    // Of each kind the first step is launched, the second recorded.
+    assert_eq!(replayed, 60 - 2 * 2);
+    for (n, (a, b)) in apart.iter().zip(&shared).enumerate() {
+        let apart = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart < 0.01, "step {n}: {apart}");
+    }
+    assert!(apart.iter().zip(&shared).any(|(a, b)| a != b), "nothing was shared");
+}
+
 /// Images whose tokens see each other: shorter than a tile and longer, than the window too, at the
 /// edges of chunks, alone in one, and among single tokens.
 #[test]

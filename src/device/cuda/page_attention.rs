@@ -21,7 +21,7 @@ use crate::internal;
 pub const LEAST_SHARED_BYTES: usize = 144 << 20;
 /// Keys of a layer that L2 does not hold beside everything else are read from memory again, in more
 /// than twice the time.
-const HELD_BYTES: usize = 24 << 20;
+const HELD_BYTES: usize = 48 << 20;
 
 /// Bytes for the parts of split sequences, at most.
 pub fn parts_bytes(kv: &KvShape) -> usize {
