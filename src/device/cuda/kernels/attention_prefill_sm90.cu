@@ -121,7 +121,7 @@ struct Prompt {
   __device__ void init() const {
     for (u32 i = 0; i < QS * GROUPS; i++) {
       barrier_init(barrier(FULL_Q + i), 32);
-      barrier_init(barrier(EMPTY_Q + i), WARPS / GROUPS);
+      barrier_init(barrier(EMPTY_Q + i), WARPGROUP);
     }
     barrier_init(barrier(TAIL), COPIERS);
     const u32 warps = WARPS * blocks;
@@ -314,12 +314,7 @@ struct Prompt {
 
   // ---- The warpgroups that multiply ----
 
-  // This warp needs no more what `empty` stands for.
-  __device__ static void release(u32 empty) {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(empty);
-  }
-  // The same of a stage, which blocks of the cluster fill together.
+  // This warp needs a stage no more, which blocks of the cluster fill together.
   __device__ void release_stage(u32 empty) const {
     __syncwarp();
     const u32 lane = threadIdx.x % 32;
@@ -379,7 +374,8 @@ struct Prompt {
     auto softmax = [&] {
       hold(rows.s);
       release_stage(barrier(EMPTY_KEYS + n_keys++ % STAGES));
-      if (begun.first == begun.from) release(barrier(EMPTY_Q + part_of(deal.round, group)));
+      // Each lane for what it read: racecheck knows of no lane that speaks for its warp.
+      if (begun.first == begun.from) barrier_arrive(barrier(EMPTY_Q + part_of(deal.round, group)));
       // No later row sees earlier keys, or ends before. What the whole warp sees would not stay in
       // registers.
       const bool some = begun.first < rows.sees[1] || begun.first + KEYS > rows.seen_to[0];
