@@ -4,7 +4,6 @@
 //! asks each step; it knows page numbers and lengths, no kernel.
 
 use crate::device::batch::BatchChunk;
-use crate::ids::PageId;
 
 /// Keys that sequences share are whole tiles of the kernel that reads them.
 const TILE_KEYS: usize = super::abi::TILE_KEYS as usize;
@@ -31,37 +30,38 @@ impl SharedKeys {
 pub fn find<'a>(
     chunks: &[BatchChunk],
     page_size: usize,
-    pages_of: impl Fn(&BatchChunk) -> &'a [PageId],
+    pages_of: impl Fn(&BatchChunk) -> &'a [u32],
 ) -> Vec<SharedKeys> {
-    let singles = chunks.iter().enumerate().filter(|(_, chunk)| chunk.tokens == 1);
-    let first_page = |(n, chunk)| pages_of(chunk).first().map(|page| (page.0, n));
-    let mut by_first_page: Vec<(u32, usize)> = singles.filter_map(first_page).collect();
-    by_first_page.sort_unstable();
+    // Those that share anything share the pages of their first tile.
+    let of_tile = TILE_KEYS.div_ceil(page_size);
+    let begins = |(n, chunk): (usize, &BatchChunk)| {
+        let single = chunk.tokens == 1 && chunk.position() >= TILE_KEYS;
+        Some((pages_of(chunk).get(..of_tile).filter(|_| single)?, n))
+    };
+    let common_keys = |[a, b]: [&BatchChunk; 2]| {
+        let pages = equal_pages(pages_of(a), pages_of(b));
+        (pages * page_size).min(a.position()).min(b.position()) / TILE_KEYS * TILE_KEYS
+    };
+    let mut beginnings: Vec<(&[u32], usize)> =
+        chunks.iter().enumerate().filter_map(begins).collect();
+    beginnings.sort_unstable();
 
     let mut groups = Vec::new();
-    for alike in by_first_page.chunk_by(|a, b| a.0 == b.0).filter(|alike| alike.len() > 1) {
+    for alike in beginnings.chunk_by(|a, b| a.0 == b.0) {
         let mut left: Vec<usize> = alike.iter().map(|&(_, n)| n).collect();
-        while let [first, others @ ..] = left.as_slice() {
-            // Keys that each of the others has in common with the first.
-            let common = |&other: &usize| {
-                let [a, b] = [*first, other].map(|n| &chunks[n]);
-                let pages = equal_pages(pages_of(a), pages_of(b));
-                let seen = (pages * page_size).min(a.position()).min(b.position());
-                seen / TILE_KEYS * TILE_KEYS
-            };
-            let mut with: Vec<(usize, usize)> = others.iter().map(|n| (common(n), *n)).collect();
-            with.sort_unstable_by(|a, b| b.cmp(a));
-            // With the n-th of them, all before it have as much in common.
-            let saved = |n: usize| with[n].0 * (n + 1);
-            let Some(last) = (0..with.len()).max_by_key(|&n| saved(n)).filter(|&n| saved(n) > 0)
-            else {
-                left.remove(0);
-                continue;
-            };
+        while left.len() > 1 {
+            let first = left[0];
+            let common = |&other: &usize| (common_keys([first, other].map(|n| &chunks[n])), other);
+            let mut others: Vec<(usize, usize)> = left[1..].iter().map(common).collect();
+            others.sort_unstable_by(|a, b| b.cmp(a));
 
-            let keys = with[last].0;
-            let within = with.iter().take_while(|(common, _)| *common >= keys).map(|&(_, n)| n);
-            let mut members: Vec<usize> = std::iter::once(*first).chain(within).collect();
+            // With the n-th of them, all before it have as much in common.
+            let saved = |&n: &usize| others[n].0 * (n + 1);
+            let last = (0..others.len()).max_by_key(saved).unwrap_or(0);
+            let keys = others[last].0;
+            let within = others.iter().take_while(|(common, _)| *common >= keys);
+            let mut members: Vec<usize> =
+                std::iter::once(first).chain(within.map(|&(_, n)| n)).collect();
             left.retain(|n| !members.contains(n));
             members.sort_unstable_by_key(|&n| (chunks[n].length, n));
             groups.push(SharedKeys { keys, chunks: members });
@@ -70,9 +70,12 @@ pub fn find<'a>(
     groups
 }
 
-/// Pages at the beginning of both tables.
-fn equal_pages(a: &[PageId], b: &[PageId]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+/// Pages at the beginning of both tables: of 128 000 positions 8000, for every sequence and step.
+fn equal_pages(a: &[u32], b: &[u32]) -> usize {
+    const AT_ONCE: usize = 64;
+    let blocks = a.chunks_exact(AT_ONCE).zip(b.chunks_exact(AT_ONCE));
+    let same = AT_ONCE * blocks.take_while(|(a, b)| a == b).count();
+    same + a[same..].iter().zip(&b[same..]).take_while(|(a, b)| a == b).count()
 }
 
 #[cfg(test)]
@@ -92,9 +95,7 @@ mod tests {
             logits: 1,
         };
         let chunks: Vec<BatchChunk> = sequences.iter().enumerate().map(chunk).collect();
-        let tables: Vec<Vec<PageId>> =
-            sequences.iter().map(|(_, pages)| pages.iter().map(|&p| PageId(p)).collect()).collect();
-        let groups = find(&chunks, 16, |chunk| &tables[chunk.slot.index()]);
+        let groups = find(&chunks, 16, |chunk| sequences[chunk.slot.index()].1);
         groups.into_iter().map(|group| (group.keys, group.chunks)).collect()
     }
 
@@ -156,7 +157,7 @@ mod tests {
             first_logits: 0,
             logits: 1,
         };
-        let pages: Vec<PageId> = (1..14).map(PageId).collect();
+        let pages: Vec<u32> = (1..14).collect();
         let of = |tokens: [usize; 3]| {
             let chunks: Vec<_> = (0..3).map(|n| chunk(n, tokens[n])).collect();
             find(&chunks, 16, |_| &pages).into_iter().map(|g| g.chunks).collect::<Vec<_>>()

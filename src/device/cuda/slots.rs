@@ -17,7 +17,7 @@ use super::shared_keys::{self, SharedKeys};
 use crate::device::batch::{Batch, BatchChunk, SlotTable};
 use crate::device::DeviceLimits;
 use crate::error::Result;
-use crate::ids::{PageId, SlotId};
+use crate::ids::SlotId;
 use crate::internal;
 use crate::plan::{PromptImages, Purpose, SlotChange, SlotOpen, StepPlan};
 use crate::sampling::TokenCounts;
@@ -75,7 +75,7 @@ impl RowLayout {
 #[derive(Default, Clone)]
 struct HostRow {
     /// Its table.
-    pages: Vec<PageId>,
+    pages: Vec<u32>,
     /// Of this step; they count `from` from the start of the data.
     changes: Vec<RowChange>,
     /// Of its prompt; they say by what its tokens turn.
@@ -310,7 +310,7 @@ impl Slots {
             SlotChange::Pages { slot, pages, .. } => {
                 let row = self.row(*slot)?;
                 let first = row.pages.len();
-                row.pages.extend_from_slice(pages);
+                row.pages.extend(pages.iter().map(|page| page.0));
                 let at = self.layout.pages + first as u32;
                 self.put(*slot, DevicePtr::NULL, at, pages.iter().map(|p| p.0))
             }
