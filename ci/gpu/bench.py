@@ -228,8 +228,9 @@ def write_requests(path, workload):
 
 def over_http(server, workload):
     """The same figures as perf_analyzer's, of requests to /generate_stream."""
-    sampling = sampling_of(workload)
-    bodies = [{"text_input": text, "image": files, "stream": True, "parameters": sampling}
+    # As text: Triton takes no lists among a request's parameters.
+    sampling = json.dumps(sampling_of(workload))
+    bodies = [{"text_input": text, "image": files, "stream": True, "sampling_parameters": sampling}
               for text, files in requests_of(workload)[:workload.requests]]
     try:
         if workload.turns > 1:
