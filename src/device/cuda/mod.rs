@@ -194,6 +194,7 @@ pub struct Cuda {
     logits_best: LogitsBest,
     /// See [`Cuda::share_keys_from`].
     least_shared_bytes: usize,
+    sharing_steps: u64,
     reserved: Option<Reserved>,
     /// Of a vision tower; its rows while one runs.
     tower: Option<TowerInputs>,
@@ -263,6 +264,7 @@ impl Cuda {
             sampler: Sampler::new(&context),
             logits_best: LogitsBest::default(),
             least_shared_bytes: page_attention::LEAST_SHARED_BYTES,
+            sharing_steps: 0,
             reserved: None,
             tower: None,
             tower_rows: None,
@@ -356,6 +358,11 @@ impl Cuda {
     /// it: for tests and measurements.
     pub fn share_keys_from(&mut self, bytes: usize) {
         self.least_shared_bytes = bytes;
+    }
+
+    /// Steps so far in which they were: for tests.
+    pub fn sharing_steps(&self) -> u64 {
+        self.sharing_steps
     }
 
     /// Wait for everything that was enqueued: for measurements.

@@ -37,6 +37,7 @@ impl StepOps for Cuda {
         if reserved.attention.saved_bytes(&shared) < self.least_shared_bytes {
             shared.clear();
         }
+        self.sharing_steps += u64::from(!shared.is_empty());
         let repeats = reserved.attention.plan(&batch.chunks, &keys_end, &shared);
         let (fetch, moved) = reserved.steps.send(&self.slots, reserved.attention.words())?;
         if moved {
