@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use grader::gpu;
 use rig::embeddings::{close, floats, ids, rig_of, KINDS, ROWS};
-use rig::{embeddings, heads, vision, Rig, RigOptions};
+use rig::{embeddings, heads, vision, Rig, RigOptions, CHOICES_TOO_CLOSE};
 use triton_vllm::device::cpu::Cpu;
 use triton_vllm::device::cuda::Cuda;
 use triton_vllm::device::ops::*;
@@ -185,10 +185,6 @@ fn heads_draft_what_their_formulas_say() {
         assert!(error < 0.08, "{name}: logit {at} is off by {error} in bfloat16");
     }
 }
-
-/// Prompts of which a token's experts are chosen by scores that are 0.003 apart, where
-/// transformers' own bfloat16 moves them by 0.015: some products choose others.
-const CHOICES_TOO_CLOSE: [(&str, usize); 1] = [("dots1", 0)];
 
 #[test]
 fn half_types_stay_close() {
