@@ -1,14 +1,16 @@
 //! Requests that wait for others to be prepared: which of them may, and which may not.
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{bounded, unbounded, Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
 
 use super::request::{Answer, Client};
-use super::tests::{bench, request, Bench, Fault, PATIENCE};
+use super::tests::{bench, request, Bench, Fault, PATIENCE, TOKENIZER};
 use crate::error::{Error, Result};
+use crate::text::Tokenizer;
 
 /// What a thread that prepares requests asks its first question of.
 struct Asked<F> {
@@ -90,4 +92,30 @@ fn books_hold_up_no_chat() {
         assert!(told.recv_timeout(PATIENCE).expect("a final").is_err());
     }
     bench.engine.drain(Duration::from_secs(5));
+}
+
+/// The threads of books tokenise pieces of texts that others have begun.
+#[test]
+fn books_are_tokenised_by_all_of_their_threads() {
+    let bench = bench(Fault::None, 1, 4, 64);
+    let tokenizer = &bench.engine.intake.tokenizer;
+    let text = "the most dangerous animal is nobody ".repeat(4000);
+    let whole = Tokenizer::load(Path::new(TOKENIZER)).expect("fixture").encode(&text);
+    let helper = tokenizer.helper();
+    assert_eq!(tokenizer.encode(&text), whole);
+    let begun = Instant::now();
+    while !helper.calls().is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "nobody answers");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+
+    // They are books' threads still, also while others ask for help.
+    let asking = std::thread::scope(|scope| {
+        let asks = scope.spawn(|| (0..20).map(|_| tokenizer.encode(&text)).collect::<Vec<_>>());
+        let book = submit(&bench, 100 << 10, || false);
+        assert!(book.recv_timeout(PATIENCE).expect("a final").is_ok());
+        asks.join().expect("no panic")
+    });
+    assert!(asking.iter().all(|tokens| *tokens == whole));
+    bench.engine.drain(PATIENCE);
 }

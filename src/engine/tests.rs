@@ -28,7 +28,8 @@ use crate::sampling::{NonFinite, SamplingLimits, SamplingParams};
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::text::{Grammars, Tokenizer};
 
-const TOKENIZER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/models/opt-tiny");
+pub(super) const TOKENIZER: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens/models/opt-tiny");
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// Far above what a scripted step takes.
 const STEP_LIMIT: Duration = Duration::from_secs(2);

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `tokenizer` | text to ids, and what the detokeniser must know of each |
 //! | `load`, `sentencepiece`, `tekken` | a model's tokenizer files -> a tokenizer |
+//! | `pieces`, `cut_rule`, `split_pattern` | long texts in pieces, and where a cut changes nothing |
 //! | `byte_alphabet` | how byte-level tokenizers spell bytes |
 //! | `limits` | whether a prompt is short enough |
 //! | `detokenize` | ids to text, token by token |
@@ -15,12 +16,15 @@
 //! | `grammar` | grammars to token masks |
 
 mod byte_alphabet;
+mod cut_rule;
 mod detokenize;
 mod grammar;
 mod limits;
 mod load;
+mod pieces;
 mod sentencepiece;
 mod spell;
+mod split_pattern;
 mod stop;
 mod tekken;
 mod tokenizer;
@@ -34,6 +38,7 @@ pub use limits::{
     check_input_ids, check_input_tokens, check_prompt_chars, check_prompt_tokens, check_vocabulary,
 };
 pub use load::TokenizerFiles;
+pub use pieces::{PieceCall, PieceHelper, LONG_TEXT_BYTES};
 pub use spell::Speller;
 pub use stop::TextStream;
 pub use tokenizer::Tokenizer;

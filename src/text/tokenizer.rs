@@ -2,12 +2,14 @@
 //! shared by all threads. It knows no request.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use tokenizers::{DecoderWrapper, Tokenizer as Inner};
+use tokenizers::{DecoderWrapper, Encoding, Tokenizer as Inner};
 
 use super::byte_alphabet::{byte_alphabet, spelled_in};
 use super::load::{self, Loaded, TokenizerFiles};
+use super::pieces::{PieceHelper, Pieces};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
 use crate::{internal, invalid};
@@ -17,7 +19,9 @@ const MAX_ID: u32 = (1 << 22) - 1;
 
 /// A model's tokenizer: text to ids and back. Shared by all threads.
 pub struct Tokenizer {
-    inner: Inner,
+    inner: Arc<Inner>,
+    /// How long texts are tokenised by several threads.
+    pieces: Arc<Pieces>,
     eos: Option<TokenId>,
     bos: Option<TokenId>,
     vocab_size: u32,
@@ -93,18 +97,32 @@ impl Tokenizer {
             vocab_size: if vocab.is_empty() { 0 } else { largest + 1 },
             max_token_chars: vocab.keys().map(|t| t.chars().count()).max().unwrap_or(0),
             bytes: ByteTable::new(&loaded.inner, largest),
-            inner: loaded.inner,
+            pieces: Arc::new(Pieces::new(&loaded.inner)),
+            inner: Arc::new(loaded.inner),
         })
     }
 
-    /// Text to ids, with the special tokens that the tokenizer puts around a prompt.
+    /// Text to ids, with the special tokens that the tokenizer puts around a prompt. Helpers
+    /// ([`Tokenizer::helper`]) make it sooner for a long text.
     ///
     /// # Errors
     /// Internal: the tokenizer's files contradict each other.
     pub fn encode(&self, text: &str) -> Result<Vec<TokenId>> {
-        let encoding =
-            self.inner.encode_fast(text, true).map_err(|e| internal!("cannot tokenise: {e}"))?;
-        Ok(encoding.get_ids().iter().map(|id| TokenId(*id)).collect())
+        self.ids(text, true)
+    }
+
+    fn ids(&self, text: &str, with_special_tokens: bool) -> Result<Vec<TokenId>> {
+        let encoding = match self.pieces.encode(&self.inner, text)? {
+            Some(pieces) => self.inner.post_process(pieces, None, with_special_tokens),
+            None => self.inner.encode_fast(text, with_special_tokens),
+        };
+        let encoding = encoding.map_err(|e| internal!("cannot tokenise: {e}"))?;
+        Ok(ids_of(&encoding))
+    }
+
+    /// For a thread that wants to help others of this tokenizer with long texts.
+    pub fn helper(&self) -> PieceHelper {
+        PieceHelper::new(&self.pieces)
     }
 
     /// The same of a part of a text: nothing is put around it.
@@ -112,9 +130,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_part(&self, text: &str) -> Result<Vec<TokenId>> {
-        let encoding = self.inner.encode_fast(text, false);
-        let encoding = encoding.map_err(|e| internal!("cannot tokenise: {e}"))?;
-        Ok(encoding.get_ids().iter().map(|id| TokenId(*id)).collect())
+        self.ids(text, false)
     }
 
     /// The same of two texts that belong together, as the tokenizer's template joins them; without
@@ -125,8 +141,7 @@ impl Tokenizer {
     pub fn encode_pair(&self, first: &str, second: &str) -> Result<(Vec<TokenId>, Vec<u32>)> {
         let encoding = self.inner.encode_fast((first, second), true);
         let encoding = encoding.map_err(|e| internal!("cannot tokenise: {e}"))?;
-        let ids = encoding.get_ids().iter().map(|id| TokenId(*id)).collect();
-        Ok((ids, encoding.get_type_ids().to_vec()))
+        Ok((ids_of(&encoding), encoding.get_type_ids().to_vec()))
     }
 
     /// The token that the vocabulary spells so, added tokens included.
@@ -141,11 +156,7 @@ impl Tokenizer {
     /// # Errors
     /// Internal, as [`Tokenizer::encode`].
     pub fn bad_words(&self, words: &[String]) -> Result<Vec<Box<[TokenId]>>> {
-        let encode = |text: &str| -> Result<Box<[TokenId]>> {
-            let encoding = self.inner.encode_fast(text, false);
-            let encoding = encoding.map_err(|e| internal!("cannot tokenise: {e}"))?;
-            Ok(encoding.get_ids().iter().map(|id| TokenId(*id)).collect())
-        };
+        let encode = |text: &str| self.encode_part(text).map(Vec::into_boxed_slice);
         let mut all = Vec::new();
         for word in words {
             let word = word.trim_start();
@@ -215,9 +226,13 @@ impl Tokenizer {
     }
 
     #[cfg(test)]
-    pub(super) fn inner_for_test(&self) -> &Inner {
+    pub(super) fn inner_for_test(&self) -> &Arc<Inner> {
         &self.inner
     }
+}
+
+fn ids_of(encoding: &Encoding) -> Vec<TokenId> {
+    encoding.get_ids().iter().map(|id| TokenId(*id)).collect()
 }
 
 impl ByteTable {

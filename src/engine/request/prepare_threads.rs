@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{unbounded, Receiver, Sender};
+use crossbeam::select;
 use parking_lot::Mutex;
 
 use super::images::ImageIntake;
@@ -16,7 +17,7 @@ use super::types::NewRequest;
 use crate::engine::workers::{Rules, Task, TaskSender, TaskWatch, Workers};
 use crate::error::{Error, Result};
 use crate::internal;
-use crate::text::{Interrupt, NeverInterrupted, STACK_BYTES};
+use crate::text::{Interrupt, NeverInterrupted, PieceCall, LONG_TEXT_BYTES, STACK_BYTES};
 use crate::threads;
 
 /// Requests of up to this many bytes of text are prepared on the caller's thread. A server calls
@@ -24,8 +25,8 @@ use crate::threads;
 /// that come at once would have the last one wait for a third of a second.
 const INLINE_BYTES: usize = 2 * 1024;
 /// Texts from here on take tens of milliseconds to seconds. They have threads of their own, so that
-/// no number of books holds up a question.
-const BOOK_BYTES: usize = 64 * 1024;
+/// no number of books holds up a question, and these help each other.
+const BOOK_BYTES: usize = LONG_TEXT_BYTES;
 /// Threads that tokenise, as many for books, and that compile grammars, as long as none takes long:
 /// half of the cores, between these.
 const THREADS: (usize, usize) = (2, 8);
@@ -57,20 +58,20 @@ impl PrepareThreads {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let several = (cores / 2).clamp(THREADS.0, THREADS.1);
         let mut all = Vec::new();
-        let mut start = |what: &str, count: usize| -> Result<Sender<NewRequest>> {
+        let mut start = |what: &str, count, body: Accept| -> Result<Sender<NewRequest>> {
             let (sender, requests) = unbounded();
             for n in 0..count {
                 let (intake, requests) = (Arc::clone(intake), requests.clone());
-                let body = move || accept_all(&intake, &requests);
+                let body = move || body(&intake, &requests);
                 let name = format!("{what}{n} {name}");
                 all.push(threads::spawn_with_stack(name, STACK_BYTES, body)?);
             }
             Ok(sender)
         };
-        let prompts = start("tokenize", several)?;
-        let books = start("book", several)?;
+        let prompts = start("tokenize", several, accept_all)?;
+        let books = start("book", several, accept_books)?;
         // One: a small file may be a large picture.
-        let images = start("image", 1)?;
+        let images = start("image", 1, accept_all)?;
 
         let rules = Rules { threads: several, limit: grammar_limit, answers: true };
         let (grammars, supervisor) = Workers::start(format!("compile {name}"), rules)?;
@@ -146,10 +147,30 @@ fn has_images(request: &NewRequest) -> bool {
     matches!(request, NewRequest::Generate(request) if !request.images.is_empty())
 }
 
+/// What a thread does with an intake, and with the requests that come.
+type Accept = fn(&Intake, &Receiver<NewRequest>);
+
 /// The body of a thread that tokenises, or reads images.
 fn accept_all(intake: &Intake, requests: &Receiver<NewRequest>) {
     for request in requests {
         prepare(request, |request| intake.accept(request, &NeverInterrupted));
+    }
+}
+
+/// The body of a thread that tokenises books, and pieces of those that others have begun: these
+/// first, so that the first book is ready first, and so that what waits is as much as the threads
+/// that ask.
+fn accept_books(intake: &Intake, requests: &Receiver<NewRequest>) {
+    let helper = intake.tokenizer.helper();
+    loop {
+        helper.calls().try_iter().for_each(PieceCall::help);
+        select! {
+            recv(helper.calls()) -> call => call.into_iter().for_each(PieceCall::help),
+            recv(requests) -> request => match request {
+                Ok(request) => prepare(request, |request| intake.accept(request, &NeverInterrupted)),
+                Err(_) => return,
+            },
+        }
     }
 }
 
