@@ -40,6 +40,7 @@ fn times(
     let ended = &AtomicBool::new(false);
     let asks = (helpers > 0).then(|| tokenizer.helper());
     let all: Vec<_> = (0..helpers).map(|_| tokenizer.helper()).collect();
+
     let times = std::thread::scope(|scope| {
         for helper in &all {
             scope.spawn(move || {
@@ -49,6 +50,7 @@ fn times(
                 }
             });
         }
+
         let mut times = Vec::new();
         for _ in 0..ROUNDS {
             let begun = Instant::now();

@@ -1,16 +1,16 @@
 //! Where a text may be cut so that its pieces, tokenised one by one, have the tokens of the whole:
-//! in front of a blank between two ASCII letters, if the tokenizer's parts allow it, which is judged
-//! once at load. Called by `pieces` and `tokenizer`. It knows no thread.
+//! in front of a blank between two ASCII letters, if the tokenizer's parts allow it, which is
+//! judged once at load. Called by `pieces` and `tokenizer`. It knows no thread.
 //!
 //! A tokenizer takes added tokens out of a text, normalises what is between them, splits that into
 //! words, and makes tokens of each word alone. Every step is held to one promise: done to both
-//! sides of a cut, it yields what it yields for the whole, but for a border at the cut; and one step
-//! puts a border there in any case. What is not known to keep the promise forbids all cuts.
+//! sides of a cut, it yields what it yields for the whole, but for a border at the cut; and one
+//! step puts a border there in any case. What is not known to keep the promise forbids all cuts.
 //!
 //! | step | keeps it if |
 //! |---|---|
-//! | added tokens | none holds a letter with a blank behind it, strips blanks behind a letter, or is a word of its own that begins with a blank |
-//! | normaliser | it is NFC or NFD: a blank neither composes nor is reordered, nor is a letter with ASCII behind it |
+//! | added tokens | none reaches over the blank, or looks at the letter behind which it stands |
+//! | normaliser | NFC or NFD: they leave the blank, and letters in front of ASCII, as they are |
 //! | split | `split_pattern` says so, and matches are not joined to what is beside them |
 //! | digits, punctuation | always: neither the blank nor the letters are any |
 //! | bytes (`ByteLevel`) | always: what begins with a blank gets none in front |
@@ -70,7 +70,7 @@ pub(super) fn piece_starts(text: &str, pieces: usize) -> Vec<usize> {
 
 fn is_normal_form(normalizer: &NormalizerWrapper) -> bool {
     match normalizer {
-        // Not NFKC and NFKD, by which a character may become 18: `MAX_STRETCH` is not made for that.
+        // Not NFKC and NFKD: one character may become 18, beyond what `MAX_STRETCH` allows.
         NormalizerWrapper::NFC(_) | NormalizerWrapper::NFD(_) => true,
         NormalizerWrapper::Sequence(all) => all.as_ref().iter().all(is_normal_form),
         _ => false,
@@ -78,7 +78,8 @@ fn is_normal_form(normalizer: &NormalizerWrapper) -> bool {
 }
 
 /// Whether the token is found the same in both sides of a cut, as it is written and as it is
-/// normalised.
+/// normalised: it must not hold a letter with a blank behind it, strip blanks behind a letter, or
+/// begin with a blank and stand alone.
 fn stays_whole(token: &AddedToken, normalizer: Option<&NormalizerWrapper>) -> bool {
     let mut normalized = NormalizedString::from(token.content.as_str());
     let fails = normalizer.is_some_and(|rule| rule.normalize(&mut normalized).is_err());

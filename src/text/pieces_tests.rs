@@ -39,70 +39,71 @@ fn fixtures() -> Vec<(String, Tokenizer)> {
     all
 }
 
+const WORDS: [&str; 18] = [
+    "the",
+    "story",
+    "of",
+    "a",
+    "House",
+    "dangerous",
+    "return",
+    "x",
+    "I",
+    "nobody",
+    "lambda",
+    "é",
+    "naïve",
+    "über",
+    "zwölf",
+    "ſ",
+    "K",
+    "ﬁn",
+];
+const REST: [&str; 40] = [
+    " ",
+    " ",
+    " ",
+    " ",
+    " ",
+    " ",
+    "  ",
+    "   ",
+    "      ",
+    "\n",
+    "\n\n",
+    " \n",
+    "\n    ",
+    "\r\n",
+    "\t",
+    "\u{a0}",
+    "\u{3000}",
+    "\u{2028}",
+    "'s",
+    "'ll",
+    "'S",
+    "n't",
+    "' ",
+    "1",
+    "42",
+    " 2026",
+    "3.14",
+    "日本語",
+    "的",
+    "한국",
+    "e\u{301}",
+    "\u{301}",
+    " \u{308}",
+    "🙂",
+    "👩\u{200d}🚀",
+    "{}();",
+    " //",
+    "<|",
+    "_",
+    "\u{0}",
+];
+
 /// What texts are put together of; `added` are tokens of the tokenizer.
 fn text(rng: &mut Random, added: &[String], parts: usize) -> String {
-    const WORDS: [&str; 18] = [
-        "the",
-        "story",
-        "of",
-        "a",
-        "House",
-        "dangerous",
-        "return",
-        "x",
-        "I",
-        "nobody",
-        "lambda",
-        "é",
-        "naïve",
-        "über",
-        "zwölf",
-        "ſ",
-        "K",
-        "ﬁn",
-    ];
-    const REST: [&str; 40] = [
-        " ",
-        " ",
-        " ",
-        " ",
-        " ",
-        " ",
-        "  ",
-        "   ",
-        "      ",
-        "\n",
-        "\n\n",
-        " \n",
-        "\n    ",
-        "\r\n",
-        "\t",
-        "\u{a0}",
-        "\u{3000}",
-        "\u{2028}",
-        "'s",
-        "'ll",
-        "'S",
-        "n't",
-        "' ",
-        "1",
-        "42",
-        " 2026",
-        "3.14",
-        "日本語",
-        "的",
-        "한국",
-        "e\u{301}",
-        "\u{301}",
-        " \u{308}",
-        "🙂",
-        "👩\u{200d}🚀",
-        "{}();",
-        " //",
-        "<|",
-        "_",
-        "\u{0}",
-    ];
     let mut text = String::new();
     for _ in 0..parts {
         match rng.below(20) {
@@ -178,7 +179,10 @@ fn parts_that_forbid_cuts() {
     let set = |path: &'static str, value: Value| {
         move |whole: &mut Value| *whole.pointer_mut(path).unwrap() = value.clone()
     };
-    let split = |pattern: Value, behavior: &str| json!({"type": "Split", "pattern": pattern, "behavior": behavior, "invert": false});
+    let split = |pattern: Value, behavior: &str| {
+        let invert = false;
+        json!({"type": "Split", "pattern": pattern, "behavior": behavior, "invert": invert})
+    };
     let list = |all: &[Value]| json!({"type": "Sequence", "pretokenizers": all});
     let bytes = json!({
         "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false
@@ -273,6 +277,7 @@ fn added_tokens_beside_cuts() {
         if !can_cut(inner) {
             continue;
         }
+
         allowed += 1;
         for _ in 0..40 {
             const CHARS: [&str; 9] = ["a", "b", "a", " ", " ", "\n", "<x>", "a b", "\u{301}"];

@@ -162,12 +162,13 @@ fn accept_all(intake: &Intake, requests: &Receiver<NewRequest>) {
 /// that ask.
 fn accept_books(intake: &Intake, requests: &Receiver<NewRequest>) {
     let helper = intake.tokenizer.helper();
+    let accept = |request| intake.accept(request, &NeverInterrupted);
     loop {
         helper.calls().try_iter().for_each(PieceCall::help);
         select! {
             recv(helper.calls()) -> call => call.into_iter().for_each(PieceCall::help),
             recv(requests) -> request => match request {
-                Ok(request) => prepare(request, |request| intake.accept(request, &NeverInterrupted)),
+                Ok(request) => prepare(request, accept),
                 Err(_) => return,
             },
         }
