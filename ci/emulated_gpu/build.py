@@ -33,6 +33,7 @@ INSTRUCTIONS = {
     "ld.global.cg.f32": "ld_global_cg_f32",
     "ld.global.cg.v2.f32": "ld_global_cg_v2_f32",
     "ld.global.cg.v4.f32": "ld_global_cg_v4_f32",
+    "ld.volatile.global.v4.u32": "ld_volatile_global_v4_u32",
     "ldmatrix.sync.aligned.m8n8.x4.shared.b16": "ldmatrix",
     "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16": "ldmatrix_trans",
     "fma.rn.f16x2": "fma_rn_f16x2",

@@ -316,6 +316,12 @@ static inline void ptx_ld_global_cg_v4_f32(float& x, float& y, float& z, float& 
   x = p->x, y = p->y, z = p->z, w = p->w;
 }
 
+static inline void ptx_ld_volatile_global_v4_u32(unsigned& a, unsigned& b, unsigned& c,
+                                                 unsigned& d, const void* p) {
+  const volatile unsigned* from = (const volatile unsigned*)p;
+  a = from[0], b = from[1], c = from[2], d = from[3];
+}
+
 // Four matrices of 8 x 8: lane 8 m + r brings the address of row r of matrix m, and gets of each
 // the elements 2 (lane % 4) and its neighbour of row lane / 4; transposed, of that column.
 struct Matrices {
