@@ -161,8 +161,8 @@ fn measure(
 }
 
 fn main() {
-    const USAGE: &str =
-        "usage: gpu_steps FOLDER [ranks=N] [prefill:N] [decode:BxC] [mixed:BxC+N] [shared:BxC+N]";
+    const USAGE: &str = "usage: gpu_steps FOLDER [ranks=N] [apart] [prefill:N] [decode:BxC] \
+                         [mixed:BxC+N] [shared:BxC+N]";
     let mut args = std::env::args().skip(1);
     let folder = args.next().expect(USAGE);
     let (mut ranks, mut apart) = (1, false);

@@ -116,15 +116,16 @@ def conversations(url, model, bodies, turns, streams):
     address, path = urlsplit(url), f"/v2/models/{model}/generate_stream"
 
     def one(first):
-        said, streams = "", []
+        said, answers = "", []
         for body in bodies[first:first + turns]:
             said += body["text_input"]
-            streams.append(ask(address, path, json.dumps({**body, "text_input": said}).encode()))
-            said += answer_of(streams[-1])
-        return streams
+            answers.append(ask(address, path, json.dumps({**body, "text_input": said}).encode()))
+            said += answer_of(answers[-1])
+        return answers
 
     with ThreadPoolExecutor(streams) as pool:
-        return [stream for all in pool.map(one, range(0, len(bodies), turns)) for stream in all]
+        conversations = pool.map(one, range(0, len(bodies), turns))
+        return [answer for answers in conversations for answer in answers]
 
 
 def generate_streams(url, model, bodies, streams):

@@ -75,16 +75,26 @@ impl PageAttention {
         Ok(PageAttention::Heads { shapes, of_layer, words: Vec::new() })
     }
 
-    /// Bytes out of L2 that a layer reads less if shared keys are read once; 0 where they cannot
-    /// be.
-    pub fn saved_bytes(&self, shared: &[SharedKeys]) -> usize {
-        let PageAttention::Heads { shapes, .. } = self else { return 0 };
-        let key_bytes = shapes.iter().filter_map(Attention::shared_key_bytes).max().unwrap_or(0);
+    /// What `find` finds of keys that sequences share, if a layer reads at least so many bytes out
+    /// of L2 less where they are read once; nothing where they cannot be.
+    pub fn shared_keys(
+        &self,
+        least_bytes: usize,
+        find: impl FnOnce() -> Vec<SharedKeys>,
+    ) -> Vec<SharedKeys> {
+        let PageAttention::Heads { shapes, .. } = self else { return Vec::new() };
+        let key_bytes = shapes.iter().filter_map(Attention::shared_key_bytes).max();
+        let Some(key_bytes) = key_bytes else { return Vec::new() };
+
+        let mut shared = find();
         let saved = |group: &SharedKeys| {
             let cost = if group.keys * key_bytes > HELD_BYTES { 2 } else { 1 };
             cost * key_bytes * group.saved()
         };
-        shared.iter().map(saved).sum()
+        if shared.iter().map(saved).sum::<usize>() < least_bytes {
+            shared.clear();
+        }
+        shared
     }
 
     /// Make the work list of a step, in which `shared` keys are read once. Whether all steps with

@@ -33,10 +33,8 @@ impl StepOps for Cuda {
             .map(|rows| rows.min(most));
         let slots = &self.slots;
         let keys_end = |chunk: &BatchChunk, position| slots.keys_end(chunk, position);
-        let mut shared = slots.shared_keys(reserved.limits.page_size);
-        if reserved.attention.saved_bytes(&shared) < self.least_shared_bytes {
-            shared.clear();
-        }
+        let find = || slots.shared_keys(reserved.limits.page_size);
+        let shared = reserved.attention.shared_keys(self.least_shared_bytes, find);
         self.sharing_steps += u64::from(!shared.is_empty());
         let repeats = reserved.attention.plan(&batch.chunks, &keys_end, &shared);
         let (fetch, moved) = reserved.steps.send(&self.slots, reserved.attention.words())?;

@@ -141,7 +141,7 @@ struct Deal {
 impl WorkList {
     /// Make the list of a step with `group` q heads per KV head, for `blocks` blocks of the split
     /// kernel per KV head. `shared`: what sequences of one token have in common
-    /// ([`super::shared_keys`]), no more than SHARED_ROWS q heads of whom there are.
+    /// ([`super::shared_keys`]); `group` is at most SHARED_ROWS then.
     pub fn make(
         &mut self,
         tiling: Tiling,
