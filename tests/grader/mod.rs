@@ -218,6 +218,12 @@ impl<D: Graded> Bench<D> {
         self.weight(seed, WeightKind::Linear, &[outputs], inputs, self.dtype, false, 1.0)
     }
 
+    /// Numbers that the device makes up.
+    pub fn dummy(&mut self, outputs: usize, inputs: usize) -> D::Weight {
+        let source = Source::Dummy { seed: 1, scale: 1e-2 };
+        self.load(WeightDesc { outputs, inputs, ..self.plain(source) })
+    }
+
     /// A rank's share of the inputs of a weight: products, or what is combined of them, end with
     /// the sum over ranks.
     pub fn shared(
@@ -340,6 +346,19 @@ impl<D: Graded> Bench<D> {
         quant: QuantForm,
         over: ScaleOver,
     ) -> D::Weight {
+        self.quantised_joined(seed, kind, parts, inputs, (quant, over), Join::None)
+    }
+
+    /// The same whose products become more than a rank's own, as `join` says.
+    pub fn quantised_joined(
+        &mut self,
+        seed: u64,
+        kind: WeightKind,
+        parts: &[usize],
+        inputs: usize,
+        (quant, over): (QuantForm, ScaleOver),
+        join: Join,
+    ) -> D::Weight {
         let mut random = Random(seed * 7919 + 1);
         let dtype = self.dtype;
         let mut part = |&rows: &usize| {
@@ -349,7 +368,7 @@ impl<D: Graded> Bench<D> {
         };
         let source = Source::Quantise { parts: parts.iter().map(&mut part).collect(), over };
         let (outputs, quant) = (parts.iter().sum(), Some(quant));
-        self.load(WeightDesc { kind, outputs, inputs, quant, ..self.plain(source) })
+        self.load(WeightDesc { kind, outputs, inputs, quant, join, ..self.plain(source) })
     }
 
     /// Begin a step in which sequence n feeds `lengths[n]` tokens (0: nothing) and samples. Tokens

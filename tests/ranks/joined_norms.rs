@@ -7,10 +7,11 @@ use triton_vllm::device::cuda::weights::Weight;
 use triton_vllm::device::cuda::{Cuda, Tensor};
 use triton_vllm::device::ops::*;
 use triton_vllm::device::{
-    CodeType, DType, InputQuant, Norm, NormKind, QuantForm, Routing, ScaleOver, Seam, Sublayer,
-    WeightKind,
+    CodeType, DType, InputQuant, Join, Norm, NormKind, QuantForm, RankGroup, Routing, ScaleOver,
+    Seam, Sublayer, WeightKind,
 };
 use triton_vllm::error::Result;
+use triton_vllm::internal;
 
 use crate::grader::{gpu, Bench, Setup};
 
@@ -30,6 +31,17 @@ fn setup() -> Setup {
     Setup { step_tokens: 520, max_model_len: 520, ..Setup::default() }
 }
 
+/// Nobody waits for a rank whose thread panics.
+struct LostByPanic<'a>(&'a dyn RankGroup);
+
+impl Drop for LostByPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail(internal!("another rank's test failed"));
+        }
+    }
+}
+
 /// The outcomes of `run` on so many ranks, which must be the same bits on all.
 fn by_ranks(
     ranks: usize,
@@ -45,8 +57,9 @@ fn by_ranks(
         let start = |(rank, device): (usize, Cuda)| {
             scope.spawn(move || {
                 let mut bench = Bench::on(device, dtype, &setup());
+                // Ends the others' waiting before its memory goes, which may wait for them.
+                let _lost = LostByPanic(&**group);
                 let outcome = run(&mut bench, rank);
-                // Nobody waits for a rank that is gone.
                 if let Err(error) = &outcome {
                     group.fail(error.clone());
                 }
@@ -174,6 +187,106 @@ fn one_launch_leaves_the_bits_of_several() {
             }
         }
     }
+}
+
+/// A product's weight with inputs of its own on each rank: plain, or of codes by codes.
+fn pushed_weights(
+    b: &mut Bench<Cuda>,
+    rank: usize,
+    kind: NormKind,
+    [width, inputs]: [usize; 2],
+    codes: bool,
+) -> Weights {
+    let plain = weights(b, rank, kind, width);
+    if !codes {
+        let linear = b.shared(seed_of(rank), WeightKind::Linear, &[width], inputs);
+        return Weights { linear, ..plain };
+    }
+    let rounded = Some(InputQuant::E4m3Row);
+    let quant = QuantForm { codes: CodeType::E4m3, group: inputs, offsets: false, inputs: rounded };
+    let (kind, form) = (WeightKind::Linear, (quant, ScaleOver::Row));
+    let linear = b.quantised_joined(seed_of(rank), kind, &[width], inputs, form, Join::Sum);
+    Weights { linear, ..plain }
+}
+
+/// Rows of one width, which products push as they make them, against the same op by op: single ones
+/// one behind the other, and others between them.
+#[test]
+fn a_pushed_row_leaves_the_bits_of_several_launches() {
+    if !gpu() {
+        return;
+    }
+    let rms = [NormKind::Rms, NormKind::RmsPlusOne];
+    for (n, width) in WIDTHS.into_iter().enumerate() {
+        for (ranks, dtype, codes) in [
+            (2, DType::BF16, false),
+            (2, DType::F16, true),
+            (3, DType::F16, false),
+            (4, DType::BF16, true),
+            (2, DType::F32, false),
+        ] {
+            let sizes = [width, if n % 2 == 0 { INPUTS } else { 1032 }];
+            let run_all = |b: &mut Bench<Cuda>, rank: usize| {
+                let mut all = Vec::new();
+                let weights = pushed_weights(b, rank, rms[n % 2], sizes, codes);
+                for rows in [1, 1, 2, 1, 1, 1] {
+                    let x = b.input(rows, sizes[1], seed_of(rank));
+                    // The first chooses ways to multiply.
+                    run(b, &weights, &x, rows, false)?;
+                    let apart = run(b, &weights, &x, rows, false)?;
+                    let joined = run(b, &weights, &x, rows, true)?;
+                    let what = format!("{dtype:?}, codes {codes}, rank {rank}, {rows} x {width}");
+                    same(&what, &joined, &apart);
+                    all.extend(joined.into_iter().filter(|(name, _)| *name != "product"));
+                }
+                Ok(all)
+            };
+            let outcome = by_ranks(ranks, dtype, run_all);
+            assert!(outcome.iter().any(|(_, x)| x.iter().any(|x| *x != 0.0)), "{width}");
+        }
+    }
+}
+
+/// A row whose product is late on one rank, behind some milliseconds of other products, and on the
+/// other one next time: each waits for what the other pushes, and takes no row for another.
+#[test]
+fn a_late_rank_is_waited_for() {
+    const WIDTH: usize = 4096;
+    const TURNS: usize = 6;
+    /// Products of 268 MB each.
+    const BEFORE: usize = 30;
+    if !gpu() {
+        return;
+    }
+    let turns = |b: &mut Bench<Cuda>, rank: usize, joined: bool| -> Result<Outcome> {
+        let Weights { linear, norm, .. } = &weights(b, rank, NormKind::Rms, WIDTH);
+        let long = b.dummy(4 * WIDTH, 2 * WIDTH);
+        let (wide, mut longer) = (b.input(1, 2 * WIDTH, 1), b.tensor(1, 4 * WIDTH));
+        let x = b.input(1, INPUTS, seed_of(rank));
+        let (mut residual, mut delta) = (b.input(1, WIDTH, 3), b.tensor(1, WIDTH));
+        let mut normed = b.tensor(1, WIDTH);
+
+        for turn in 0..TURNS {
+            for _ in 0..if turn % 2 == rank { BEFORE } else { 0 } {
+                b.dev.linear(&long, None, &wide, &mut longer)?;
+            }
+            let (delta, residual, normed) = (&mut delta, &mut residual, &mut normed);
+            if joined {
+                let seam = Seam { norm, delta, residual, normed, next: None };
+                b.dev.linear_add_norm(linear, None, &x, seam)?;
+            } else {
+                b.dev.linear(linear, None, &x, delta)?;
+                b.dev.add_norm(norm, delta, residual, normed)?;
+            }
+        }
+        Ok(vec![("residual", b.dev.read(&residual, 1)?), ("norm", b.dev.read(&normed, 1)?)])
+    };
+    by_ranks(2, DType::BF16, |b, rank| {
+        let apart = turns(b, rank, false)?;
+        let joined = turns(b, rank, true)?;
+        same(&format!("rank {rank}"), &joined, &apart);
+        Ok(joined)
+    });
 }
 
 /// What seams one behind the other leave, of which each rank makes a share of the rows, or all by

@@ -655,6 +655,28 @@ const _: () = {
     ["Offset of field: ReportRows::vocab"][::std::mem::offset_of!(ReportRows, vocab) - 56usize];
     ["Offset of field: ReportRows::parts"][::std::mem::offset_of!(ReportRows, parts) - 60usize];
 };
+#[doc = " Ranks that share a model, at most."]
+pub const MOST_RANKS: u32 = 8;
+#[doc = " Where the product of a single row puts its outputs for all ranks, each as it is done (row_push.cuh,\n abi_ranks.h)."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RowPush {
+    #[doc = " this rank's words in each rank's mailbox"]
+    pub to: [DevicePtr; 8usize],
+    #[doc = " the number of the last row that this rank took"]
+    pub taken: DevicePtr,
+    pub ranks: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RowPush"][::std::mem::size_of::<RowPush>() - 80usize];
+    ["Alignment of RowPush"][::std::mem::align_of::<RowPush>() - 8usize];
+    ["Offset of field: RowPush::to"][::std::mem::offset_of!(RowPush, to) - 0usize];
+    ["Offset of field: RowPush::taken"][::std::mem::offset_of!(RowPush, taken) - 64usize];
+    ["Offset of field: RowPush::ranks"][::std::mem::offset_of!(RowPush, ranks) - 72usize];
+    ["Offset of field: RowPush::unused"][::std::mem::offset_of!(RowPush, unused) - 76usize];
+};
 #[repr(u32)]
 #[doc = " The type of stored elements."]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
@@ -1026,10 +1048,12 @@ pub struct SmallGemm {
     pub kind: Activation,
     pub stages: u32,
     pub unused: u32,
+    #[doc = " of kernels that push, in place of y"]
+    pub push: RowPush,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SmallGemm"][::std::mem::size_of::<SmallGemm>() - 96usize];
+    ["Size of SmallGemm"][::std::mem::size_of::<SmallGemm>() - 176usize];
     ["Alignment of SmallGemm"][::std::mem::align_of::<SmallGemm>() - 8usize];
     ["Offset of field: SmallGemm::x"][::std::mem::offset_of!(SmallGemm, x) - 0usize];
     ["Offset of field: SmallGemm::w"][::std::mem::offset_of!(SmallGemm, w) - 8usize];
@@ -1049,6 +1073,7 @@ const _: () = {
     ["Offset of field: SmallGemm::kind"][::std::mem::offset_of!(SmallGemm, kind) - 84usize];
     ["Offset of field: SmallGemm::stages"][::std::mem::offset_of!(SmallGemm, stages) - 88usize];
     ["Offset of field: SmallGemm::unused"][::std::mem::offset_of!(SmallGemm, unused) - 92usize];
+    ["Offset of field: SmallGemm::push"][::std::mem::offset_of!(SmallGemm, push) - 96usize];
 };
 #[doc = " Pairs of a head that rope_store rotates at most, and heads of a block."]
 pub const ROPE_MAX_PAIRS: u32 = 256;
@@ -2607,7 +2632,6 @@ const _: () = {
         [::std::mem::offset_of!(SquareParts, k_width) - 24usize];
     ["Offset of field: SquareParts::unused"][::std::mem::offset_of!(SquareParts, unused) - 28usize];
 };
-pub const MOST_RANKS: u32 = 8;
 pub const EXCHANGE_THREADS: u32 = 512;
 pub const EXCHANGE_PIECE_BYTES: u32 = 8192;
 #[doc = " Pieces of a block in one exchange at most; there is room for two exchanges."]
@@ -2665,7 +2689,8 @@ pub struct SumAddNorm {
     #[doc = " its delta is x"]
     pub norm: AddNorm,
     pub rows: u32,
-    pub unused: u32,
+    #[doc = " 1: the kernel behind may start while this one waits for other ranks (Member::leaves_ahead)."]
+    pub ahead: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -2674,7 +2699,37 @@ const _: () = {
     ["Offset of field: SumAddNorm::all"][::std::mem::offset_of!(SumAddNorm, all) - 0usize];
     ["Offset of field: SumAddNorm::norm"][::std::mem::offset_of!(SumAddNorm, norm) - 80usize];
     ["Offset of field: SumAddNorm::rows"][::std::mem::offset_of!(SumAddNorm, rows) - 168usize];
-    ["Offset of field: SumAddNorm::unused"][::std::mem::offset_of!(SumAddNorm, unused) - 172usize];
+    ["Offset of field: SumAddNorm::ahead"][::std::mem::offset_of!(SumAddNorm, ahead) - 172usize];
+};
+#[doc = " Threads of a block of sum_pushed_row, which have eight columns each; its blocks are one cluster."]
+pub const PUSHED_THREADS: u32 = 256;
+#[doc = " As SumAddNorm, of a single row of a half type that the products of all ranks push."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct SumPushedRow {
+    pub all: Ranks,
+    #[doc = " of this rank's mailbox"]
+    pub words: DevicePtr,
+    #[doc = " of this rank's mailbox"]
+    pub taken: DevicePtr,
+    #[doc = " without delta"]
+    pub norm: AddNorm,
+    #[doc = " as of SumAddNorm"]
+    pub ahead: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SumPushedRow"][::std::mem::size_of::<SumPushedRow>() - 192usize];
+    ["Alignment of SumPushedRow"][::std::mem::align_of::<SumPushedRow>() - 8usize];
+    ["Offset of field: SumPushedRow::all"][::std::mem::offset_of!(SumPushedRow, all) - 0usize];
+    ["Offset of field: SumPushedRow::words"][::std::mem::offset_of!(SumPushedRow, words) - 80usize];
+    ["Offset of field: SumPushedRow::taken"][::std::mem::offset_of!(SumPushedRow, taken) - 88usize];
+    ["Offset of field: SumPushedRow::norm"][::std::mem::offset_of!(SumPushedRow, norm) - 96usize];
+    ["Offset of field: SumPushedRow::ahead"]
+        [::std::mem::offset_of!(SumPushedRow, ahead) - 184usize];
+    ["Offset of field: SumPushedRow::unused"]
+        [::std::mem::offset_of!(SumPushedRow, unused) - 188usize];
 };
 #[doc = " As SumAddNorm, by sum_add_norm_rows: each rank makes a share of the rows alone, one behind the\n other, and gives all ranks of them what these want. A block has any number of rows."]
 #[repr(C)]
@@ -3836,10 +3891,12 @@ pub struct CodedSmall {
     pub normed: DevicePtr,
     pub eps: f32,
     pub norm_kind: NormKind,
+    #[doc = " of kernels that push, in place of y"]
+    pub push: RowPush,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CodedSmall"][::std::mem::size_of::<CodedSmall>() - 224usize];
+    ["Size of CodedSmall"][::std::mem::size_of::<CodedSmall>() - 304usize];
     ["Alignment of CodedSmall"][::std::mem::align_of::<CodedSmall>() - 8usize];
     ["Offset of field: CodedSmall::product"][::std::mem::offset_of!(CodedSmall, product) - 0usize];
     ["Offset of field: CodedSmall::residual"]
@@ -3850,6 +3907,7 @@ const _: () = {
     ["Offset of field: CodedSmall::eps"][::std::mem::offset_of!(CodedSmall, eps) - 216usize];
     ["Offset of field: CodedSmall::norm_kind"]
         [::std::mem::offset_of!(CodedSmall, norm_kind) - 220usize];
+    ["Offset of field: CodedSmall::push"][::std::mem::offset_of!(CodedSmall, push) - 224usize];
 };
 #[doc = " As FewExperts, of codes: sums are multiplied by the steps of rows (choices, where x has a row for\n each) and by factors."]
 #[repr(C)]

@@ -32,8 +32,14 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<Shares> {
     for kind in [CodeKind::E4m3, CodeKind::Int8, CodeKind::Int4, CodeKind::E2m1, CodeKind::Table] {
         small(k, kind).allow_shared(shared)?;
     }
-    for k in [&k.coded_small_e4m3_bytes, &k.coded_small_e4m3_row, &k.coded_small_e4m3_normed] {
-        k.allow_shared(shared)?;
+    for kernel in [
+        &k.coded_small_e4m3_bytes,
+        &k.coded_small_e4m3_bytes_pushed,
+        &k.coded_small_e4m3_row,
+        &k.coded_small_e4m3_row_pushed,
+        &k.coded_small_e4m3_normed,
+    ] {
+        kernel.allow_shared(shared)?;
     }
     if context.capability != WGMMA {
         return Ok(Shares::default());

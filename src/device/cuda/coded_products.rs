@@ -17,7 +17,7 @@ use super::coded_scratch::{padded_inputs, WGMMA_ROWS};
 use super::device_ptr::DevicePtr;
 use super::gemm_product::{Operands, Product};
 use super::gemm_rows;
-use super::gemm_small_m::End;
+use super::gemm_small_m::{End, Goes};
 use super::gemm_tiles::{self, TiledProduct};
 use super::products::columns;
 use super::row_norms::Norms;
@@ -136,7 +136,7 @@ impl Cuda {
         if few && (rows <= SMALL_ROWS || tiled.is_none()) {
             let kernel = small(&kernels, kind);
             let product = self.describe(rows, coded, bias, end, &inputs, y)?;
-            return self.small_product(kernel, &product, DevicePtr::NULL, None);
+            return self.small_product(kernel, &product, Goes::To(y), None);
         }
         if let Some(tiled) = tiled {
             let product = self.describe(rows, coded, bias, end, &inputs, y)?;

@@ -8,7 +8,7 @@ use super::coded_scratch::padded_inputs;
 use super::deferred::Deferred;
 use super::dense::norm_threads;
 use super::device_ptr::DevicePtr;
-use super::gemm_small_m::{self, End, NormOfRow, SmallProduct};
+use super::gemm_small_m::{self, Goes, NormOfRow};
 use super::weights::{Held, Weight};
 use super::{Cuda, Tensor};
 use crate::device::{Join, Norm, NormKind, Seam};
@@ -63,19 +63,12 @@ impl Cuda {
             && gemm_small_m::norms(rows, outputs)
             && outputs.is_multiple_of(8)
             && weight.join == Join::None
-            && !self.adapts(weight)
+            && self.takes_row_product(rows, weight)
             && match &weight.held {
-                Held::Plain(_) => {
-                    weight.rounding.is_none()
-                        && seam.normed.rounded.is_none()
-                        && gemm_small_m::takes(&self.context, self.dtype, rows, inputs)
-                }
+                Held::Plain(_) => seam.normed.rounded.is_none(),
                 // Norms of other kernels make codes for those who read them: only a reader that
                 // makes them itself takes its place.
-                Held::Coded(coded) => {
-                    self.takes_row(coded)
-                        && seam.next.is_some_and(|next| self.norms_row(next.first))
-                }
+                Held::Coded(_) => seam.next.is_some_and(|next| self.norms_row(next.first)),
             };
         if !takes {
             return Ok(false);
@@ -83,32 +76,7 @@ impl Cuda {
 
         let residual = seam.residual.to(rows, outputs, OP);
         let out = seam.normed.to(rows, outputs, OP);
-        match &weight.held {
-            Held::Plain(_) => {
-                let (x, before) = self.take_norm(rows, inputs, x.at(rows, inputs, OP));
-                let product = SmallProduct {
-                    rows,
-                    outputs,
-                    inputs,
-                    x,
-                    w: weight.matrix(),
-                    bias,
-                    y: DevicePtr::NULL,
-                    end: End::Act(abi::Activation::None),
-                    residual,
-                    norm: before,
-                    best: DevicePtr::NULL,
-                };
-                gemm_small_m::run(&self.context, &self.kernels, &product)?;
-            }
-            Held::Coded(coded) => {
-                let context = self.context.clone();
-                self.coded.reserve(&context, self.dtype, rows)?;
-                let (x, end) = (x.input(rows, inputs, OP), End::Act(abi::Activation::None));
-                self.row_e4m3(coded, bias, end, x, DevicePtr::NULL, residual)?;
-            }
-        }
-
+        self.row_product(weight, bias, x.input(rows, inputs, OP), Goes::Onto(residual))?;
         self.leave_row(outputs, residual, rms(norm, outputs, out));
         Ok(true)
     }

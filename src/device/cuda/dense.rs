@@ -247,6 +247,9 @@ impl DenseOps for Cuda {
             return self.launch_add_norm(rows, width, ahead, &parameters);
         };
         let x = x.input(rows, weight.inputs, "linear_add_norm");
+        if let Some(push) = self.row_push(rows, weight) {
+            return self.push_row(weight, vector(bias, width), x, push, seam);
+        }
         let y = seam.delta.to(rows, width, "linear_add_norm");
         let end = End::Act(abi::Activation::None);
         self.adapted_product(rows, weight, vector(bias, width), end, x, y)?;

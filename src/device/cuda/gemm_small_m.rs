@@ -44,16 +44,41 @@ pub struct SmallProduct {
     pub x: DevicePtr,
     pub w: DevicePtr,
     pub bias: DevicePtr,
-    pub y: DevicePtr,
     pub end: End,
-    /// `[rows, outputs]`, or null: the product is added to it in place of going to `y`. Of
-    /// [`End::Act`] alone.
-    pub residual: DevicePtr,
+    pub to: Goes,
     /// x is first normed.
     pub norm: Option<NormOfRow>,
     /// Of [`End::Logits`], or null: where each block leaves the best of its part of a row, for
     /// `draw_rows`; [`parts`] of each row.
     pub best: DevicePtr,
+}
+
+/// Where a product's outputs go.
+#[derive(Debug, Clone, Copy)]
+pub enum Goes {
+    /// To a tensor of their own, as the product's end says.
+    To(DevicePtr),
+    /// They are added to what is there, `[rows, outputs]`. Of [`End::Act`] alone.
+    Onto(DevicePtr),
+    /// Those of a single row, to all ranks. Of [`End::Act`] alone.
+    Push(abi::RowPush),
+}
+
+impl Goes {
+    /// As kernels are told: y, what is added to, and where is pushed; nulls but for one.
+    pub(super) fn told(self) -> (DevicePtr, DevicePtr, abi::RowPush) {
+        let none = abi::RowPush {
+            to: [DevicePtr::NULL; abi::MOST_RANKS as usize],
+            taken: DevicePtr::NULL,
+            ranks: 0,
+            unused: 0,
+        };
+        match self {
+            Goes::To(y) => (y, DevicePtr::NULL, none),
+            Goes::Onto(residual) => (DevicePtr::NULL, residual, none),
+            Goes::Push(push) => (DevicePtr::NULL, DevicePtr::NULL, push),
+        }
+    }
 }
 
 /// An RMS norm without a bias, of the single row that a product reads.
@@ -102,8 +127,14 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
     if context.capability < OLDEST_CAPABILITY {
         return Ok(());
     }
-    let kernels =
-        [&k.gemm_small_m, &k.gemm_small_m_eights, &k.gemm_small_m_gated, &k.gemm_small_m_logits];
+    let kernels = [
+        &k.gemm_small_m,
+        &k.gemm_small_m_eights,
+        &k.gemm_small_m_gated,
+        &k.gemm_small_m_logits,
+        &k.gemm_small_m_pushed,
+        &k.gemm_small_m_pushed_eights,
+    ];
     kernels.iter().try_for_each(|kernel| kernel.allow_shared(SHARED_BYTES))
 }
 
@@ -124,13 +155,19 @@ pub fn most_parts(context: &Context) -> usize {
 
 /// Enqueue a product that [`takes`] accepts.
 pub fn run(context: &Context, kernels: &Kernels, product: &SmallProduct) -> Result<()> {
+    const EIGHTS: u32 = abi::SMALL_M_EIGHTS_TILE;
     let most = most_blocks(context);
-    let few = product.outputs.div_ceil(abi::SMALL_M_EIGHTS_TILE as usize) <= most;
+    let few = product.outputs.div_ceil(EIGHTS as usize) <= most;
     let (kernel, outputs, tile, kind) = match product.end {
-        End::Act(kind) if few => {
-            (&kernels.gemm_small_m_eights, product.outputs, abi::SMALL_M_EIGHTS_TILE, kind)
+        End::Act(kind) => {
+            let (tile, kernel) = match (few, product.to) {
+                (true, Goes::Push(_)) => (EIGHTS, &kernels.gemm_small_m_pushed_eights),
+                (true, _) => (EIGHTS, &kernels.gemm_small_m_eights),
+                (false, Goes::Push(_)) => (abi::SMALL_M_TILE, &kernels.gemm_small_m_pushed),
+                (false, _) => (abi::SMALL_M_TILE, &kernels.gemm_small_m),
+            };
+            (kernel, product.outputs, tile, kind)
         }
-        End::Act(kind) => (&kernels.gemm_small_m, product.outputs, abi::SMALL_M_TILE, kind),
         End::Gated(kind) => {
             (&kernels.gemm_small_m_gated, product.outputs / 2, abi::SMALL_M_GATED_TILE, kind)
         }
@@ -142,12 +179,13 @@ pub fn run(context: &Context, kernels: &Kernels, product: &SmallProduct) -> Resu
     let blocks = [outputs.div_ceil(tile as usize).min(most), 1];
     let (norm_weight, normed, eps, norm_kind) = told(product.norm);
     let stages = stages(product.norm.map_or(0, |_| product.inputs));
+    let (y, residual, push) = product.to.told();
     let parameters = abi::SmallGemm {
         x: product.x,
         w: product.w,
         bias: product.bias,
-        y: product.y,
-        residual: product.residual,
+        y,
+        residual,
         norm_weight,
         normed,
         best: product.best,
@@ -159,6 +197,7 @@ pub fn run(context: &Context, kernels: &Kernels, product: &SmallProduct) -> Resu
         outputs: product.outputs as u32,
         inputs: product.inputs as u32,
         kind,
+        push,
     };
     kernel.launch_shared(context, blocks, abi::SMALL_M_THREADS, SHARED_BYTES, &parameters)
 }

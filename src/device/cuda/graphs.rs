@@ -49,6 +49,8 @@ pub struct Key {
     pub gathers: bool,
     /// Sequences have keys in common that attention reads once.
     pub shares_keys: bool,
+    /// Kernels may start while those in front of them wait for other ranks.
+    pub ahead: bool,
 }
 
 /// Rows that a decode step of `rows` is padded to. None: more than is recorded.

@@ -60,7 +60,8 @@ impl Cuda {
         let member = self.member(of)?;
         member.meet()?;
         let all = member.parameters();
-        let parameters = abi::SumAddNorm { all, norm, rows: rows as u32, unused: 0 };
+        let ahead = u32::from(member.leaves_ahead());
+        let parameters = abi::SumAddNorm { all, norm, rows: rows as u32, ahead };
         let (grid, threads) = ([blocks, 1], abi::EXCHANGE_THREADS);
         self.kernels.sum_add_norm.launch(&self.context, grid, threads, &parameters)?;
         member.meet()

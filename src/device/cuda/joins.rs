@@ -31,6 +31,7 @@ impl Cuda {
             kernel.resident_blocks(&self.context, abi::EXCHANGE_THREADS, 0)?;
         }
         kernels.sum_add_norm.resident_blocks(&self.context, abi::EXCHANGE_THREADS, 0)?;
+        kernels.sum_pushed_row.resident_blocks(&self.context, abi::PUSHED_THREADS, 0)?;
         kernels.sum_add_norm_rows.resident_blocks(&self.context, abi::EXCHANGE_THREADS, 0)?;
         Ok(())
     }
@@ -216,6 +217,7 @@ impl Cuda {
                 several_rows: false,
                 gathers: false,
                 shares_keys: false,
+                ahead: false,
             };
             graphs.begin(Some(key))?;
             (0..in_graph).try_for_each(|_| launch())?;

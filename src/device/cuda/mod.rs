@@ -23,6 +23,7 @@
 //! | `coded` | weights held as codes, and their upload |
 //! | `coded_products`, `coded_kernels` | products of them; which kernel |
 //! | `coded_row` | those of a few rows, and what they do besides of a single one |
+//! | `row_product` | a single row, plain or by codes, whose outputs go to no tensor of their own |
 //! | `deferred_gate`, `deferred` | gates and ups, rounded as they are multiplied; what waits so |
 //! | `coded_inputs`, `coded_scratch` | their inputs, rounded; memory that they need |
 //! | `graphs` | recorded decode steps |
@@ -36,6 +37,7 @@
 //! | `low_rank` | what adapters hold behind a weight |
 //! | [`weights`], `staging` | weights; the way of their bytes to the GPU |
 //! | `joins`, `joined_norm` | what ranks do together behind an op, and with a norm behind that |
+//! | `row_push` | the same of a single row, which products push to all ranks as they make it |
 //! | `row_shares` | the same of many rows, of which each rank makes a share |
 //! | `span_attention` | attention of vision towers: which kernel |
 //! | `tower_inputs` | what a vision tower reads beside activations |
@@ -103,6 +105,8 @@ pub mod ranks;
 mod reports;
 mod ring_attention;
 mod row_norms;
+mod row_product;
+mod row_push;
 mod row_shares;
 mod sampler;
 mod sampler_row;

@@ -195,6 +195,7 @@ kernels! {
         sum_ranks(SumRanks) sum_ranks_f32(SumRanks) sum_ranks_direct(SumRanks)
         gather_ranks(GatherRanks) gather_ranks_direct(GatherRanks);
     "ranks_norm": sum_add_norm(SumAddNorm);
+    "ranks_pushed": sum_pushed_row(SumPushedRow);
     "ranks_rows": sum_add_norm_rows(SumAddNormRows);
     "activation":
         bias_act(BiasAct) gated_act(GatedAct) clamp(Clamp) xielu(Xielu) softcap(Softcap)
@@ -281,7 +282,8 @@ kernels! {
     "gemm": gemm_plain(PlainGemm) gemm_logits(PlainGemm) flush(Flush);
     "gemm_small_m":
         gemm_small_m(SmallGemm) gemm_small_m_eights(SmallGemm)
-        gemm_small_m_gated(SmallGemm) gemm_small_m_logits(SmallGemm);
+        gemm_small_m_gated(SmallGemm) gemm_small_m_logits(SmallGemm)
+        gemm_small_m_pushed(SmallGemm) gemm_small_m_pushed_eights(SmallGemm);
     "gemm_tiles":
         gemm_tiles_16(TiledGemm) gemm_tiles_e4m3_16(TiledGemm)
         gemm_tiles_e4m3_32(TiledGemm);
@@ -317,7 +319,8 @@ kernels! {
         scale_act(ScaleAct) scale_gated(ScaleGated) scale_logits(ScaleLogits);
     "coded_small_m":
         coded_small_e4m3(CodedSmall) coded_small_e4m3_bytes(CodedSmall)
-        coded_small_e4m3_row(CodedSmall) coded_small_e4m3_normed(CodedSmall)
+        coded_small_e4m3_bytes_pushed(CodedSmall) coded_small_e4m3_row(CodedSmall)
+        coded_small_e4m3_row_pushed(CodedSmall) coded_small_e4m3_normed(CodedSmall)
         coded_small_int8(CodedSmall)
         coded_small_int4(CodedSmall) coded_small_e2m1(CodedSmall)
         coded_small_table(CodedSmall);

@@ -108,7 +108,6 @@ impl Cuda {
         match self.way(&call) {
             Way::Few => {
                 let (x, norm) = self.take_norm(rows, inputs, x);
-                let residual = DevicePtr::NULL;
                 let call = gemm_small_m::SmallProduct {
                     rows,
                     outputs,
@@ -116,9 +115,8 @@ impl Cuda {
                     x,
                     w,
                     bias,
-                    y,
                     end,
-                    residual,
+                    to: gemm_small_m::Goes::To(y),
                     norm,
                     best: self.leave_best(end, y, outputs),
                 };

@@ -2,8 +2,8 @@
 //! exchange (kernels/abi_ranks.h), and what tells them that one is lost. `Cuda::open_ranks` makes
 //! devices of them, `joins` exchanges; it knows no op.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use cudarc::driver::sys::{self, CUresult};
 use parking_lot::{Condvar, Mutex};
@@ -23,6 +23,12 @@ const MOST: usize = abi::MOST_RANKS as usize;
 /// Messages above this are exchanged directly between two ranks; a part of it between more, because
 /// pushing costs bytes for each. Measured on two H200 (ci/runs).
 const LARGE_BYTES: usize = 2 << 20;
+
+/// Compute capability that products which push rows need.
+const PUSHING_CAPABILITY: u32 = 90;
+
+/// Words of a rank in a mailbox: two rows that it pushed.
+const WORDS_OF_RANK: usize = 2 * abi::NORMED_COLUMNS as usize;
 
 /// Blocks of a rank that exchange where ranks share a GPU.
 const BLOCKS_ON_ONE_GPU: usize = 4;
@@ -95,10 +101,16 @@ pub struct Member {
     blocks: usize,
     /// Of the group's smallest GPU.
     multiprocessors: usize,
+    /// Of its oldest one.
+    capability: u32,
     /// No other rank has this one's GPU.
     apart: bool,
     /// GPUs can reach each other's memory.
     direct: bool,
+    /// What [`Member::leaves_ahead`] says.
+    ahead: AtomicBool,
+    /// Outputs of the rows that products push.
+    row_width: OnceLock<usize>,
 }
 
 /// How ranks exchange (kernels/ranks.cu).
@@ -208,7 +220,40 @@ impl Member {
 
     /// A step is enqueued from here on; waits while another group on these GPUs enqueues one.
     pub fn begin_step(&self) {
-        self.group.turns.begin(self.rank.index);
+        let turns = &self.group.turns;
+        turns.begin(self.rank.index);
+        self.ahead.store(self.apart && turns.is_alone(), Ordering::Relaxed);
+    }
+
+    /// Whether, in this step, the kernel behind one that waits for other ranks may start while that
+    /// one waits: ranks have a GPU each, and there is no other group on these GPUs. What other
+    /// ranks wait for is then in front of it, or on another GPU; of two groups each could hold, on
+    /// one of two GPUs, all places that the other one needs.
+    pub fn leaves_ahead(&self) -> bool {
+        self.ahead.load(Ordering::Relaxed)
+    }
+
+    /// Where the product of a single row of so many outputs pushes them; None: it does not. All
+    /// rows that are pushed have the width of the first one (kernels/abi_ranks.h).
+    pub fn row_push(&self, width: usize) -> Option<abi::RowPush> {
+        let takes = self.direct && self.capability >= PUSHING_CAPABILITY;
+        if !takes || *self.row_width.get_or_init(|| width) != width {
+            return None;
+        }
+        let own = words_begin(self.rank.of) + self.rank.index * WORDS_OF_RANK * 4;
+        let mut to = [DevicePtr::NULL; MOST];
+        for (to, of) in to.iter_mut().zip(&self.group.mailboxes) {
+            *to = of.address().offset_bytes(own);
+        }
+        let (_, taken) = self.pushed_rows();
+        Some(abi::RowPush { to, taken, ranks: self.rank.of as u32, unused: 0 })
+    }
+
+    /// The words that ranks pushed to this one, and the number of the last row that it took.
+    pub fn pushed_rows(&self) -> (DevicePtr, DevicePtr) {
+        let (ranks, own) = (self.rank.of, self.group.mailboxes[self.rank.index].address());
+        let words = words_begin(ranks);
+        (own.offset_bytes(words), own.offset_bytes(words + ranks * WORDS_OF_RANK * 4))
     }
 
     /// All of it is enqueued.
@@ -273,9 +318,17 @@ pub fn members(contexts: &[Arc<Context>], name: &str) -> Result<(Vec<Member>, Ar
     let blocks = if apart { abi::EXCHANGE_BLOCKS as usize } else { BLOCKS_ON_ONE_GPU };
     let multiprocessors = contexts.iter().map(|context| context.multiprocessors as usize).min();
     let multiprocessors = multiprocessors.unwrap_or(1);
-    let member = |rank| {
-        let group = group.clone();
-        Member { rank, group, blocks, multiprocessors, apart, direct: reach }
+    let capability = contexts.iter().map(|context| context.capability).min().unwrap_or(0);
+    let member = |rank| Member {
+        rank,
+        group: group.clone(),
+        blocks,
+        multiprocessors,
+        capability,
+        apart,
+        direct: reach,
+        ahead: AtomicBool::new(false),
+        row_width: OnceLock::new(),
     };
     Ok((Rank::all(ranks).map(member).collect(), group))
 }
@@ -316,6 +369,11 @@ pub fn extra_bytes(rank: Rank) -> u64 {
 }
 
 fn mailbox_bytes(ranks: usize) -> usize {
+    words_begin(ranks) + (ranks * WORDS_OF_RANK + 1) * 4
+}
+
+/// Where words of pushed rows begin in a mailbox (kernels/abi_ranks.h).
+fn words_begin(ranks: usize) -> usize {
     let (blocks, meeting) = (abi::EXCHANGE_BLOCKS as usize, abi::MEETING_BLOCKS as usize);
     let pieces = ranks * blocks * (abi::EXCHANGE_SLOTS * abi::EXCHANGE_PIECE_BYTES) as usize;
     let addresses = ranks * meeting * abi::MEETING_PLACES as usize * 8;

@@ -2,14 +2,27 @@
 //! that records or replays what lies between, the sampler, whose ids go back to the host.
 
 use super::abi;
-use super::graphs;
+use super::graphs::{self, Key};
 use super::ranks::Member;
+use super::shared_keys::SharedKeys;
 use super::{Cuda, Tensor, ROW_THREADS};
-use crate::device::batch::BatchChunk;
+use crate::device::batch::{Batch, BatchChunk};
 use crate::device::StepOps;
 use crate::error::Result;
 use crate::internal;
 use crate::plan::{StepPlan, StepResult, TokenMasks};
+
+/// What a step's launches depend on, padded to so many rows.
+fn key_of(rows: usize, batch: &Batch, shared: &[SharedKeys], member: Option<&Member>) -> Key {
+    Key {
+        rows,
+        adapters: batch.adapters,
+        several_rows: batch.several_rows(),
+        gathers: batch.logits.len() < batch.rows,
+        shares_keys: !shared.is_empty(),
+        ahead: member.is_some_and(Member::leaves_ahead),
+    }
+}
 
 impl StepOps for Cuda {
     fn begin(&mut self, plan: &StepPlan) -> Result<()> {
@@ -69,14 +82,8 @@ impl StepOps for Cuda {
             },
         )?;
         reserved.steps.sent()?;
-        let batch = self.slots.batch();
-        let adapters = batch.adapters;
-        let several_rows = batch.several_rows();
-        let gathers = batch.logits.len() < batch.rows;
-        let key = padded.filter(|_| repeats);
-        let shares_keys = !shared.is_empty();
-        let key =
-            key.map(|rows| graphs::Key { rows, adapters, several_rows, gathers, shares_keys });
+        let of = |rows| key_of(rows, self.slots.batch(), &shared, self.member.as_ref());
+        let key = padded.filter(|_| repeats).map(of);
         reserved.graphs.begin(key)
     }
 

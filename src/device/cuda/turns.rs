@@ -118,6 +118,14 @@ impl Turns {
         }
     }
 
+    /// No other group has a GPU of this one.
+    pub fn is_alone(&self) -> bool {
+        let state = QUEUE.state.lock();
+        let (mut own, mut others) = (state.places.iter(), state.places.iter());
+        own.find(|place| place.id == self.id)
+            .is_some_and(|own| others.all(|other| other.id == own.id || !other.meets(own)))
+    }
+
     /// This rank has enqueued it.
     pub fn end(&self, rank: usize) {
         let mut state = QUEUE.state.lock();

@@ -90,3 +90,15 @@ fn groups_apart_do_not_wait() {
     one.end(0);
     one.begin(0);
 }
+
+/// A group is alone on its GPUs until another one comes, and again when that is gone.
+#[test]
+fn a_group_is_alone_on_its_gpus() {
+    let one = Turns::new(gpus(400, &[0, 1]));
+    let apart = Turns::new(gpus(400, &[2, 3]));
+    assert!(one.is_alone() && apart.is_alone());
+    let between = Turns::new(gpus(400, &[1, 2]));
+    assert!(!one.is_alone() && !apart.is_alone() && !between.is_alone());
+    drop(between);
+    assert!(one.is_alone() && apart.is_alone());
+}

@@ -1,5 +1,5 @@
 // What host and kernels share. Here: slot rows, the records of a step's input, the sampler and
-// logprobs. The kernels of ops have theirs in abi_ops.h.
+// logprobs, and where ranks push a row. The kernels of ops have theirs in abi_ops.h.
 //
 // Each kernel takes one struct from here, by value. Its symbol carries the struct's name
 // (src/device/cuda/module.rs), so that a host that passes another struct finds no kernel. No kernel
@@ -303,4 +303,18 @@ struct ReportRows {
   DEVICE(const ReportPiece) pieces;
   DEVICE(u32) answers;  // Words.
   u32 vocab, parts;
+};
+
+// ---- Ranks ----
+
+// Ranks that share a model, at most.
+constexpr u32 MOST_RANKS = 8;
+
+// Where the product of a single row puts its outputs for all ranks, each as it is done (row_push.cuh,
+// abi_ranks.h).
+struct RowPush {
+  DEVICE(u32) to[MOST_RANKS];  // this rank's words in each rank's mailbox
+  DEVICE(const u32) taken;     // the number of the last row that this rank took
+  u32 ranks;
+  u32 unused;
 };

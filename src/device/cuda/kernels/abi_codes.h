@@ -266,6 +266,7 @@ struct CodedSmall {
   DEVICE(act) normed;  // [inputs]
   float eps;
   NormKind norm_kind;
+  RowPush push;  // of kernels that push, in place of y
 };
 
 // As FewExperts, of codes: sums are multiplied by the steps of rows (choices, where x has a row for

@@ -190,6 +190,7 @@ struct SmallGemm {
   Activation kind;
   u32 stages;
   u32 unused;
+  RowPush push;  // of kernels that push, in place of y
 };
 
 // ---- Attention ----

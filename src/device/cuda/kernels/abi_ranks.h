@@ -1,6 +1,6 @@
-// The parameters of what ranks of a model do together (ranks.cu, ranks_norm.cu, ranks_rows.cu,
-// device/collective.rs), and how the memory lies through which they do it. abi.h says what holds
-// for all of it.
+// The parameters of what ranks of a model do together (ranks.cu, ranks_norm.cu,
+// ranks_pushed.cu, ranks_rows.cu, device/collective.rs), and how the memory lies through which they do it. abi.h
+// says what holds for all of it.
 //
 // Each rank has a mailbox that all others write to. Of every other rank and of each block of the
 // kernels it holds EXCHANGE_SLOTS places for a piece and how many pieces have arrived, where that
@@ -11,12 +11,19 @@
 //   u64 address[ranks][MEETING_BLOCKS][MEETING_PLACES]
 //   u32 arrived[ranks][EXCHANGE_BLOCKS], sequence[EXCHANGE_BLOCKS]
 //   u32 met[ranks][MEETING_BLOCKS], meetings[MEETING_BLOCKS]
+//   u32 words[ranks][2][NORMED_COLUMNS], taken
 //
 // Counts go round; what counts is their difference.
+//
+// Words are of rows that products of a single row push as they make them: an output's 16 bits, and
+// above them the low 16 bits of the row's number, so that who reads a word knows whether it is
+// there. The n-th row has the places n % 2; `taken` is the number of the last row that the mailbox's
+// rank has taken. All rows of a group have one width, so that a word has the number n - 2 until the
+// n-th row comes. No word is overwritten that somebody still reads: a rank pushes row n behind its
+// sum of row n - 1, for which all ranks had pushed that row, each behind its sum of row n - 2.
 #pragma once
 #include "abi_norms.h"
 
-constexpr u32 MOST_RANKS = 8;
 constexpr u32 EXCHANGE_THREADS = 512;
 constexpr u32 EXCHANGE_PIECE_BYTES = EXCHANGE_THREADS * 16;
 // Pieces of a block in one exchange at most; there is room for two exchanges.
@@ -53,6 +60,20 @@ struct SumAddNorm {
   Ranks all;
   AddNorm norm;  // its delta is x
   u32 rows;
+  // 1: the kernel behind may start while this one waits for other ranks (Member::leaves_ahead).
+  u32 ahead;
+};
+
+// Threads of a block of sum_pushed_row, which have eight columns each; its blocks are one cluster.
+constexpr u32 PUSHED_THREADS = 256;
+
+// As SumAddNorm, of a single row of a half type that the products of all ranks push.
+struct SumPushedRow {
+  Ranks all;
+  DEVICE(const u32) words;  // of this rank's mailbox
+  DEVICE(u32) taken;        // of this rank's mailbox
+  AddNorm norm;             // without delta
+  u32 ahead;                // as of SumAddNorm
   u32 unused;
 };
 

@@ -31,6 +31,22 @@ __device__ __forceinline__ void meet_cluster() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
+// No thread goes on, to its end, while others may read its block's shared memory. Behind what was
+// made of what was read there.
+__device__ __forceinline__ void leave_cluster() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
+}
+__device__ __forceinline__ float load_float_of_block(u32 at, u32 block) {
+  float x;
+  asm volatile(
+      "{ .reg .b32 there; mapa.shared::cluster.u32 there, %1, %2; "
+      "ld.shared::cluster.f32 %0, [there]; }"
+      : "=f"(x)
+      : "r"(at), "r"(block)
+      : "memory");
+  return x;
+}
 // What block `block` of the cluster has where `at` is in this block's shared memory.
 __device__ __forceinline__ float4 load_of_block(u32 at, u32 block) {
   float4 x;

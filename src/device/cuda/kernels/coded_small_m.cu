@@ -20,13 +20,15 @@
 // the largest of the blocks that wrote it: none is faster.
 #include "activation.cuh"
 #include "coded_row.cuh"
+#include "row_push.cuh"
 
 #if ACT != 0 && ARCH >= 90
 // What x is in shared memory: activations, or codes of E4M3 in the order of W's; those of a single
 // row, which the block makes, and of its norm.
 enum Operand : u32 { OPERAND_ACT, OPERAND_BYTES, OPERAND_ROW, OPERAND_NORMED_ROW };
 
-template <CodeKind KIND, Operand X>
+// PUSHED: of a single row, whose outputs go to all ranks (row_push.cuh).
+template <CodeKind KIND, Operand X, bool PUSHED = false>
 struct Tile {
   static constexpr u32 STEPS = Decode<KIND>::STEPS, PER_WORD = Decode<KIND>::PER_WORD;
   static constexpr u32 INPUTS = STEPS * 16;  // of a block
@@ -309,6 +311,7 @@ struct Tile {
     float acc[2][4] = {};
     u32 tile = blockIdx.x, chunk = 0, stage = 0, phase = 0;
     u32 turn = 0;  // where sums lie
+    const u32 number = PUSHED ? number_of_row(call.push) : 0;
     End end = end_of(tile);
     for (u32 n = 0; n < total; n++) {
       const u32 blocks = chunk_blocks(c.w, chunk), mine = warp * 2;
@@ -342,7 +345,7 @@ struct Tile {
       if (++stage == stages) stage = 0, phase ^= 1;
       if (++chunk < chunks) continue;
       chunk = 0;
-      finish(tile, acc, sums + turn, end);
+      finish(tile, acc, sums + turn, end, number);
       turn ^= SMALL_M_SUMS_BYTES / 4;
       tile += gridDim.x;
       end = end_of(tile);
@@ -360,7 +363,8 @@ struct Tile {
       if (c.bias) end.bias[i] = c.bias[row];
     }
     // Converted where it is used: nobody waits for it here.
-    if (ROUNDED && call.residual) end.before = call.residual[output(tile, threadIdx.x % height)];
+    if (ROUNDED && !PUSHED && call.residual)
+      end.before = call.residual[output(tile, threadIdx.x % height)];
     return end;
   }
 
@@ -383,7 +387,8 @@ struct Tile {
 
   // The tile's end: the warps' shares are added in order. Two tiles in a row have different places
   // for their sums: whoever writes there has met those who read the ones of the tile before.
-  __device__ void finish(u32 tile, float (&acc)[2][4], float* sums, const End& end) const {
+  __device__ void finish(u32 tile, float (&acc)[2][4], float* sums, const End& end,
+                         u32 number) const {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
     for (int e = 0; e < 4; e++) {
@@ -399,7 +404,8 @@ struct Tile {
     };
     const float y = gated ? activate_gated(value(0), value(1), c.kind) : activate(value(0), c.kind);
     const u64 at = (u64)column * heights + output;
-    if (ROUNDED && call.residual)
+    if constexpr (PUSHED) push_output(call.push, number, output, from_f32<act>(y));
+    else if (ROUNDED && call.residual)
       call.residual[at] = from_f32<act>(to_f32(end.before) + to_f32(from_f32<act>(y)));
     else if (c.end == CODED_END_LOGITS) reinterpret_cast<float*>(c.y)[at] = y;
     else reinterpret_cast<act*>(c.y)[at] = from_f32<act>(y);
@@ -427,22 +433,24 @@ struct Tile {
 
 extern __shared__ __align__(128) u8 dynamic_shared[];
 
-#define BODY(KIND, X) Tile<KIND, X>(a).run(dynamic_shared)
+#define BODY(...) Tile<__VA_ARGS__>(a).run(dynamic_shared)
 #else
 // f32 and older cards have no code here: the device never launches these for them.
-#define BODY(KIND, X) (void)a
+#define BODY(...) (void)a
 #endif
 
-#define ENTRY(NAME, KIND, X)                                                            \
+#define ENTRY(NAME, ...)                                                                \
   __global__ void __launch_bounds__(SMALL_M_THREADS, SMALL_M_BLOCKS_PER_MULTIPROCESSOR) \
       NAME(const CodedSmall a) {                                                        \
-    BODY(KIND, X);                                                                      \
+    BODY(__VA_ARGS__);                                                                  \
   }
 
 ENTRY(coded_small_e4m3, CODE_KIND_E4M3, OPERAND_ACT)
 ENTRY(coded_small_e4m3_bytes, CODE_KIND_E4M3, OPERAND_BYTES)
 ENTRY(coded_small_e4m3_row, CODE_KIND_E4M3, OPERAND_ROW)
 ENTRY(coded_small_e4m3_normed, CODE_KIND_E4M3, OPERAND_NORMED_ROW)
+ENTRY(coded_small_e4m3_bytes_pushed, CODE_KIND_E4M3, OPERAND_BYTES, true)
+ENTRY(coded_small_e4m3_row_pushed, CODE_KIND_E4M3, OPERAND_ROW, true)
 ENTRY(coded_small_int8, CODE_KIND_INT8, OPERAND_ACT)
 ENTRY(coded_small_int4, CODE_KIND_INT4, OPERAND_ACT)
 ENTRY(coded_small_e2m1, CODE_KIND_E2M1, OPERAND_ACT)

@@ -97,7 +97,8 @@ __device__ __forceinline__ void begin_ahead() {
 
 // The first line of a kernel that waits for other GPUs: as `begin`, but the kernel after gets leave
 // only at the end, or with `give_leave` where a block has all that it waits for. Its blocks would
-// take places that others need to get to where they are waited for.
+// take places that others need to get to where they are waited for; where nobody else does, some
+// give leave first (Member::leaves_ahead).
 __device__ __forceinline__ void begin_apart() { await(); }
 
 // Eight neighbours: 16 bytes of a half type, two times 16 of f32. The pointer is aligned to 16

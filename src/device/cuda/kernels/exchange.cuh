@@ -1,5 +1,5 @@
 // How ranks exchange through mailboxes and meet before they touch each other's memory, for the
-// kernels that do (ranks.cu, ranks_norm.cu, ranks_rows.cu): blocks
+// kernels that do (ranks.cu, ranks_norm.cu, ranks_rows.cu; ranks_pushed.cu waits for words): blocks
 // wait for the same block of the other ranks only, and push before they wait, so that a rank that
 // is late makes the others wait, not fail. abi_ranks.h says how the memory lies.
 //
@@ -74,14 +74,16 @@ struct Group {
   // Until a count has come to `least`; false where nobody is to wait any more.
   __device__ bool wait(const u32* count, u32 least) const {
     const u64 began = now_ns();
-    for (u32 n = 1; (int)(load_acquire(count) - least) < 0; n++) {
-      if (n % 1024 != 0) continue;
-      if (load_acquire(all.stop) != 0) return false;
-      if (now_ns() - began > PATIENCE) {
-        store_release(all.stop, 2 + rank);
-        return false;
-      }
-    }
+    for (u32 n = 1; (int)(load_acquire(count) - least) < 0; n++)
+      if (n % 1024 == 0 && gives_up(began)) return false;
+    return true;
+  }
+
+  // Nobody is to wait any more; this rank says so where it has waited for too long.
+  __device__ bool gives_up(u64 began) const {
+    if (load_acquire(all.stop) != 0) return true;
+    if (now_ns() - began <= PATIENCE) return false;
+    store_release(all.stop, 2 + rank);
     return true;
   }
 };

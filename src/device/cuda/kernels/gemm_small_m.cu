@@ -27,6 +27,7 @@
 #include "bulk.cuh"
 #include "logits_order.cuh"
 #include "norm_columns.cuh"
+#include "row_push.cuh"
 
 #define WARPS SMALL_M_WARPS
 
@@ -90,6 +91,13 @@ template <class Out>
 constexpr bool LOGITS = false;
 template <>
 constexpr bool LOGITS<float> = true;
+
+// An end in which outputs go to all ranks (row_push.cuh).
+struct Pushed {};
+template <class Out>
+constexpr bool PUSHES = false;
+template <>
+constexpr bool PUSHES<Pushed> = true;
 
 // What a block knows of its share of a row of logits: a thread of the outputs that it wrote.
 struct Found {
@@ -197,6 +205,7 @@ struct Tile {
     } else {
       begin();
     }
+    const u32 number = PUSHES<Out> ? number_of_row(c.push) : 0;
     // Places are of stages; behind the last ones of a tile come the first ones of the next.
     uint4 x[AHEAD][PIECES];
 #pragma unroll
@@ -205,7 +214,7 @@ struct Tile {
     Found found;
     u32 stage = 0, phase = 0;
     for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-      const float before = residual_of(tile);
+      const float before = PUSHES<Out> ? 0.f : residual_of(tile);
       for (u32 some = 0; some < c.inputs; some += AHEAD * INPUTS) {
 #pragma unroll
         for (u32 i = 0; i < AHEAD; i++) {
@@ -219,7 +228,7 @@ struct Tile {
           fetch(x[i], right, r < c.rows, next < c.inputs ? next : i * INPUTS);
         }
       }
-      finish<Out>(tile, before, acc, sums, found);
+      finish<Out>(tile, before, number, acc, sums, found);
     }
     if constexpr (LOGITS<Out>) leave<Out>(found);
   }
@@ -246,7 +255,7 @@ struct Tile {
 
   // The tile's end: the warps' shares are added in order.
   template <class Out>
-  __device__ void finish(u32 tile, float before, float (&acc)[2][4], float* sums,
+  __device__ void finish(u32 tile, float before, u32 number, float (&acc)[2][4], float* sums,
                          Found& found) const {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     // All have read the sums of the tile before.
@@ -268,7 +277,9 @@ struct Tile {
       if constexpr (GATED) y = activate_gated(first, value(r + 8, heights + output), c.kind);
       else y = activate(first, c.kind);
       const u64 at = (u64)column * heights + output;
-      if (!GATED && c.residual) c.residual[at] = from_f32<act>(before + to_f32(from_f32<act>(y)));
+      if constexpr (PUSHES<Out>) push_output(c.push, number, output, from_f32<act>(y));
+      else if (!GATED && c.residual)
+        c.residual[at] = from_f32<act>(before + to_f32(from_f32<act>(y)));
       else reinterpret_cast<Out*>(c.y)[at] = from_f32<Out>(y);
       if constexpr (LOGITS<Out>) found.add(y, output);
     }
@@ -306,3 +317,5 @@ ENTRY(gemm_small_m, SMALL_M_TILE, false, act)
 ENTRY(gemm_small_m_eights, SMALL_M_EIGHTS_TILE, false, act)
 ENTRY(gemm_small_m_gated, SMALL_M_TILE, true, act)
 ENTRY(gemm_small_m_logits, SMALL_M_TILE, false, float)
+ENTRY(gemm_small_m_pushed, SMALL_M_TILE, false, Pushed)
+ENTRY(gemm_small_m_pushed_eights, SMALL_M_EIGHTS_TILE, false, Pushed)

@@ -1,6 +1,6 @@
-// The arithmetic of a norm over eight columns of a row that a thread holds: norm.cu and
-// ranks_norm.cu come to the same bits by it. What is one multiplication and addition at once is
-// written so, lest compilers choose in one kernel as they do not in the other.
+// The arithmetic of a norm over eight columns of a row that a thread holds: norm.cu, ranks_norm.cu
+// and ranks_pushed.cu come to the same bits by it. What is one multiplication and addition at once
+// is written so, lest compilers choose in one kernel as they do not in the other.
 #pragma once
 #include "common.cuh"
 

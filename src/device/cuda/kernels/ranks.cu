@@ -1,6 +1,6 @@
 // What ranks of a model do together: sums and rows side by side, over memory that each rank's GPU
 // lets the others write to (abi_ranks.h), whether by NVLink, PCIe or because it is the same GPU.
-// ranks_norm.cu and ranks_rows.cu have the sum that a norm follows.
+// ranks_norm.cu, ranks_pushed.cu and ranks_rows.cu have the sum that a norm follows.
 //
 // *Pushed* (sum_ranks, gather_ranks; exchange.cuh): every rank pushes x to all others and adds up
 // for itself, in the order of ranks, so all get the same bits. Bytes over each link and direction:

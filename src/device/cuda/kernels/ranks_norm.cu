@@ -124,12 +124,13 @@ __device__ __forceinline__ void sum_add_norm_of(const SumAddNorm& a) {
   using Rows = NormedRows<GROUPS>;
   __shared__ float squares[Rows::ROWS][32], largest[Rows::ROWS][32];
   Rows own(a);
-  begin_apart();
+  if (a.ahead) give_leave();
+  await();
   own.load_residual();
   Exchange exchange(a.all);
   const auto give = [&](u32 n) { return own.load(own.norm.delta, n).raw; };
   if (!exchange.run(own.pieces, give)) return;
-  give_leave();
+  if (!a.ahead) give_leave();
 
 #pragma unroll
   for (u32 r = 0; r < Rows::ROWS; r++)
