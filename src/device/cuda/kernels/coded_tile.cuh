@@ -65,7 +65,8 @@ struct Tile {
   u32 full, empty;  // addresses of the barriers
   // Where the scales of this lane's rows are counted from; without scales, a 1.
   const u8* scales_of[2];
-  u32 x_from[EXPERTS ? X_COPIES : 1];  // the pieces of x that this thread copies
+  // The pieces of x that this thread copies, by 16 bytes.
+  u32 x_from[EXPERTS ? X_COPIES : 1];
   float acc[SUMS];
 
   __device__ Tile(const CodedTiles& t) : t(t) {}
@@ -88,7 +89,7 @@ struct Tile {
 #pragma unroll
     for (u32 i = 0; i < (EXPERTS ? X_COPIES : 1); i++) {
       const u32 column = r + i * X_ROWS;
-      x_from[i] = ((column < columns ? row_of(column) : 0) * c.w.inputs + piece * 8) * 2;
+      x_from[i] = (column < columns ? row_of(column) : 0) * (c.w.inputs / 8) + piece;
     }
   }
 
@@ -124,7 +125,7 @@ struct Tile {
       const bool valid = inside && column < columns;
       // Rows of a panel that are 8 n apart are swizzled alike.
       copy_async(to + i * X_ROWS * PANEL_ROW_BYTES,
-                 valid ? x + x_from[i] : reinterpret_cast<const u8*>(c.x), valid);
+                 valid ? x + (u64)x_from[i] * 16 : reinterpret_cast<const u8*>(c.x), valid);
     }
   }
 

@@ -125,7 +125,6 @@ struct PushedRow : Group {
     }
 
     const Vector<act> delta = sum(number).rounded();
-    if (!a.ahead) give_leave();
     if (inside) {
 #pragma unroll
       for (u32 j = 0; j < 8; j++) {
@@ -135,6 +134,7 @@ struct PushedRow : Group {
     }
     // From here on all blocks have their columns of the row, and the product reads no more.
     const float all = warp_sum(of_warps(warp_sum(squares_of(v, 0.f)), squares));
+    if (!a.ahead) give_leave();
     if (inside) store8(norm.residual + column, v);
     normed(v, 0.f, norm_scale(all, norm.width, norm.eps), weight, none);
     if (inside) store8(norm.out + column, v);
