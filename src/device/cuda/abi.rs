@@ -1047,13 +1047,16 @@ pub struct SmallGemm {
     pub inputs: u32,
     pub kind: Activation,
     pub stages: u32,
-    pub unused: u32,
+    #[doc = " Of a row, of experts alone."]
+    pub choices: u32,
     #[doc = " of kernels that push, in place of y"]
     pub push: RowPush,
+    #[doc = " As in RouteRows."]
+    pub routes: DevicePtr,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SmallGemm"][::std::mem::size_of::<SmallGemm>() - 176usize];
+    ["Size of SmallGemm"][::std::mem::size_of::<SmallGemm>() - 184usize];
     ["Alignment of SmallGemm"][::std::mem::align_of::<SmallGemm>() - 8usize];
     ["Offset of field: SmallGemm::x"][::std::mem::offset_of!(SmallGemm, x) - 0usize];
     ["Offset of field: SmallGemm::w"][::std::mem::offset_of!(SmallGemm, w) - 8usize];
@@ -1072,8 +1075,9 @@ const _: () = {
     ["Offset of field: SmallGemm::inputs"][::std::mem::offset_of!(SmallGemm, inputs) - 80usize];
     ["Offset of field: SmallGemm::kind"][::std::mem::offset_of!(SmallGemm, kind) - 84usize];
     ["Offset of field: SmallGemm::stages"][::std::mem::offset_of!(SmallGemm, stages) - 88usize];
-    ["Offset of field: SmallGemm::unused"][::std::mem::offset_of!(SmallGemm, unused) - 92usize];
+    ["Offset of field: SmallGemm::choices"][::std::mem::offset_of!(SmallGemm, choices) - 92usize];
     ["Offset of field: SmallGemm::push"][::std::mem::offset_of!(SmallGemm, push) - 96usize];
+    ["Offset of field: SmallGemm::routes"][::std::mem::offset_of!(SmallGemm, routes) - 176usize];
 };
 #[doc = " Pairs of a head that rope_store rotates at most, and heads of a block."]
 pub const ROPE_MAX_PAIRS: u32 = 256;
@@ -1470,302 +1474,6 @@ const _: () = {
 };
 #[doc = " Packed rows of a tile for which half of a tensor core's columns suffice."]
 pub const RING_NARROW_ROWS: u32 = 8;
-#[doc = " ---- Experts (experts.cu) ----"]
-pub const MAX_EXPERTS: u32 = 1024;
-pub const MAX_EXPERT_GROUPS: u32 = 64;
-#[doc = " Rows that a block of route_rows routes."]
-pub const ROUTE_ROWS: u32 = 4;
-#[doc = " Tiles of the two kernels on tensor cores: choices, outputs (gates and ups together), stages."]
-pub const NARROW_ROWS: u32 = 16;
-pub const NARROW_OUTPUTS: u32 = 64;
-pub const NARROW_STAGES: u32 = 4;
-pub const NARROW_THREADS: u32 = 128;
-pub const WIDE_ROWS: u32 = 64;
-pub const WIDE_OUTPUTS: u32 = 128;
-pub const WIDE_STAGES: u32 = 3;
-pub const WIDE_THREADS: u32 = 256;
-#[doc = " Inputs of a stage, and elements between the ends of its rows."]
-pub const EXPERT_SLICE: u32 = 64;
-pub const EXPERT_PADDING: u32 = 8;
-#[doc = " Rows and columns of the plain kernel's tile."]
-pub const EXPERT_PLAIN_TILE: u32 = 16;
-#[doc = " Choices of one expert that a block multiplies together: entries of the order."]
-#[repr(C)]
-#[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
-pub struct ExpertTile {
-    pub expert: u32,
-    pub first: u32,
-    pub count: u32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of ExpertTile"][::std::mem::size_of::<ExpertTile>() - 12usize];
-    ["Alignment of ExpertTile"][::std::mem::align_of::<ExpertTile>() - 4usize];
-    ["Offset of field: ExpertTile::expert"][::std::mem::offset_of!(ExpertTile, expert) - 0usize];
-    ["Offset of field: ExpertTile::first"][::std::mem::offset_of!(ExpertTile, first) - 4usize];
-    ["Offset of field: ExpertTile::count"][::std::mem::offset_of!(ExpertTile, count) - 8usize];
-};
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct RouteRows {
-    #[doc = " \\[rows, experts]"]
-    pub logits: DevicePtr,
-    #[doc = " \\[experts], or null"]
-    pub bias: DevicePtr,
-    #[doc = " \\[experts], added to scores where experts are chosen; or null"]
-    pub choice_bias: DevicePtr,
-    #[doc = " \\[rows, 2, top_k]: numbers of experts, then weights"]
-    pub routes: DevicePtr,
-    pub rows: u32,
-    pub experts: u32,
-    pub top_k: u32,
-    #[doc = " Weights are divided by the sum of those chosen."]
-    pub renormalise: u32,
-    pub score: RouteScore,
-    #[doc = " Experts are chosen out of the best groups of neighbours; 0: out of all. With a choice bias the\n two best of a group count, else the best one."]
-    pub groups: u32,
-    #[doc = " Experts are chosen out of the best groups of neighbours; 0: out of all. With a choice bias the\n two best of a group count, else the best one."]
-    pub top_groups: u32,
-    #[doc = " Of weights."]
-    pub scale: f32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of RouteRows"][::std::mem::size_of::<RouteRows>() - 64usize];
-    ["Alignment of RouteRows"][::std::mem::align_of::<RouteRows>() - 8usize];
-    ["Offset of field: RouteRows::logits"][::std::mem::offset_of!(RouteRows, logits) - 0usize];
-    ["Offset of field: RouteRows::bias"][::std::mem::offset_of!(RouteRows, bias) - 8usize];
-    ["Offset of field: RouteRows::choice_bias"]
-        [::std::mem::offset_of!(RouteRows, choice_bias) - 16usize];
-    ["Offset of field: RouteRows::routes"][::std::mem::offset_of!(RouteRows, routes) - 24usize];
-    ["Offset of field: RouteRows::rows"][::std::mem::offset_of!(RouteRows, rows) - 32usize];
-    ["Offset of field: RouteRows::experts"][::std::mem::offset_of!(RouteRows, experts) - 36usize];
-    ["Offset of field: RouteRows::top_k"][::std::mem::offset_of!(RouteRows, top_k) - 40usize];
-    ["Offset of field: RouteRows::renormalise"]
-        [::std::mem::offset_of!(RouteRows, renormalise) - 44usize];
-    ["Offset of field: RouteRows::score"][::std::mem::offset_of!(RouteRows, score) - 48usize];
-    ["Offset of field: RouteRows::groups"][::std::mem::offset_of!(RouteRows, groups) - 52usize];
-    ["Offset of field: RouteRows::top_groups"]
-        [::std::mem::offset_of!(RouteRows, top_groups) - 56usize];
-    ["Offset of field: RouteRows::scale"][::std::mem::offset_of!(RouteRows, scale) - 60usize];
-};
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct GroupRows {
-    #[doc = " As in RouteRows."]
-    pub routes: DevicePtr,
-    #[doc = " \\[choices], by expert"]
-    pub order: DevicePtr,
-    pub tiles: DevicePtr,
-    #[doc = " One word"]
-    pub tile_count: DevicePtr,
-    pub choices: u32,
-    pub top_k: u32,
-    pub experts: u32,
-    #[doc = " Choices of a tile at most."]
-    pub tile_rows: u32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of GroupRows"][::std::mem::size_of::<GroupRows>() - 48usize];
-    ["Alignment of GroupRows"][::std::mem::align_of::<GroupRows>() - 8usize];
-    ["Offset of field: GroupRows::routes"][::std::mem::offset_of!(GroupRows, routes) - 0usize];
-    ["Offset of field: GroupRows::order"][::std::mem::offset_of!(GroupRows, order) - 8usize];
-    ["Offset of field: GroupRows::tiles"][::std::mem::offset_of!(GroupRows, tiles) - 16usize];
-    ["Offset of field: GroupRows::tile_count"]
-        [::std::mem::offset_of!(GroupRows, tile_count) - 24usize];
-    ["Offset of field: GroupRows::choices"][::std::mem::offset_of!(GroupRows, choices) - 32usize];
-    ["Offset of field: GroupRows::top_k"][::std::mem::offset_of!(GroupRows, top_k) - 36usize];
-    ["Offset of field: GroupRows::experts"][::std::mem::offset_of!(GroupRows, experts) - 40usize];
-    ["Offset of field: GroupRows::tile_rows"]
-        [::std::mem::offset_of!(GroupRows, tile_rows) - 44usize];
-};
-#[doc = " The kernels experts_up_* (x has a row for each row) and experts_down_* (one for each choice)."]
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct MultiplyExperts {
-    #[doc = " \\[rows or choices, inputs]"]
-    pub x: DevicePtr,
-    #[doc = " \\[experts, outputs, inputs]"]
-    pub w: DevicePtr,
-    #[doc = " \\[experts, outputs], or null"]
-    pub bias: DevicePtr,
-    #[doc = " \\[choices, outputs / 2 or outputs]"]
-    pub out: DevicePtr,
-    pub order: DevicePtr,
-    pub tiles: DevicePtr,
-    pub tile_count: DevicePtr,
-    pub top_k: u32,
-    #[doc = " Of one expert, gates and ups together."]
-    pub outputs: u32,
-    pub inputs: u32,
-    pub kind: Activation,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of MultiplyExperts"][::std::mem::size_of::<MultiplyExperts>() - 72usize];
-    ["Alignment of MultiplyExperts"][::std::mem::align_of::<MultiplyExperts>() - 8usize];
-    ["Offset of field: MultiplyExperts::x"][::std::mem::offset_of!(MultiplyExperts, x) - 0usize];
-    ["Offset of field: MultiplyExperts::w"][::std::mem::offset_of!(MultiplyExperts, w) - 8usize];
-    ["Offset of field: MultiplyExperts::bias"]
-        [::std::mem::offset_of!(MultiplyExperts, bias) - 16usize];
-    ["Offset of field: MultiplyExperts::out"]
-        [::std::mem::offset_of!(MultiplyExperts, out) - 24usize];
-    ["Offset of field: MultiplyExperts::order"]
-        [::std::mem::offset_of!(MultiplyExperts, order) - 32usize];
-    ["Offset of field: MultiplyExperts::tiles"]
-        [::std::mem::offset_of!(MultiplyExperts, tiles) - 40usize];
-    ["Offset of field: MultiplyExperts::tile_count"]
-        [::std::mem::offset_of!(MultiplyExperts, tile_count) - 48usize];
-    ["Offset of field: MultiplyExperts::top_k"]
-        [::std::mem::offset_of!(MultiplyExperts, top_k) - 56usize];
-    ["Offset of field: MultiplyExperts::outputs"]
-        [::std::mem::offset_of!(MultiplyExperts, outputs) - 60usize];
-    ["Offset of field: MultiplyExperts::inputs"]
-        [::std::mem::offset_of!(MultiplyExperts, inputs) - 64usize];
-    ["Offset of field: MultiplyExperts::kind"]
-        [::std::mem::offset_of!(MultiplyExperts, kind) - 68usize];
-};
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct CombineExperts {
-    #[doc = " As in RouteRows."]
-    pub routes: DevicePtr,
-    #[doc = " \\[choices, width]"]
-    pub parts: DevicePtr,
-    #[doc = " \\[rows, width]"]
-    pub out: DevicePtr,
-    pub top_k: u32,
-    pub width: u32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of CombineExperts"][::std::mem::size_of::<CombineExperts>() - 32usize];
-    ["Alignment of CombineExperts"][::std::mem::align_of::<CombineExperts>() - 8usize];
-    ["Offset of field: CombineExperts::routes"]
-        [::std::mem::offset_of!(CombineExperts, routes) - 0usize];
-    ["Offset of field: CombineExperts::parts"]
-        [::std::mem::offset_of!(CombineExperts, parts) - 8usize];
-    ["Offset of field: CombineExperts::out"][::std::mem::offset_of!(CombineExperts, out) - 16usize];
-    ["Offset of field: CombineExperts::top_k"]
-        [::std::mem::offset_of!(CombineExperts, top_k) - 24usize];
-    ["Offset of field: CombineExperts::width"]
-        [::std::mem::offset_of!(CombineExperts, width) - 28usize];
-};
-#[doc = " Few choices of an expert (few_rows.cuh): threads, and choices of an item at most."]
-pub const FEW_WARPS: u32 = 8;
-pub const FEW_THREADS: u32 = 256;
-pub const FEW_CHOICES: u32 = 16;
-#[doc = " Outputs of an item, gates and ups together."]
-pub const FEW_OUTPUTS: u32 = 16;
-#[doc = " Plain weights: inputs of a slot of a warp's ring, its bytes, slots of a ring."]
-pub const FEW_INPUTS: u32 = 64;
-pub const FEW_SLOT_BYTES: u32 = 2048;
-pub const FEW_SLOTS: u32 = 5;
-#[doc = " The warps' sums of two items, for each eight choices of an item."]
-pub const FEW_SUMS_BYTES: u32 = 8192;
-pub const FEW_SHARED_BYTES: u32 = 98304;
-#[doc = " Counters of a mixture: slices of an item's outputs, and one of the router's blocks."]
-pub const FEW_TICKETS: u32 = 4096;
-#[doc = " As MultiplyExperts, for few choices of each expert; with a sum, each row's parts by their weights\n in the order of its choices."]
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct FewExperts {
-    #[doc = " \\[rows or choices, inputs]"]
-    pub x: DevicePtr,
-    #[doc = " \\[experts, outputs, inputs]; not where they are codes"]
-    pub w: DevicePtr,
-    #[doc = " \\[experts, outputs], or null"]
-    pub bias: DevicePtr,
-    #[doc = " \\[choices, outputs / 2 or outputs]"]
-    pub out: DevicePtr,
-    pub order: DevicePtr,
-    #[doc = " Null: one tile, whose choices are the rows."]
-    pub tiles: DevicePtr,
-    pub tile_count: DevicePtr,
-    #[doc = " As in RouteRows."]
-    pub routes: DevicePtr,
-    #[doc = " \\[rows, outputs], or null"]
-    pub sum: DevicePtr,
-    #[doc = " \\[slices], 0 between launches"]
-    pub tickets: DevicePtr,
-    pub rows: u32,
-    #[doc = " Choices of a row of x."]
-    pub top_k: u32,
-    #[doc = " Of a row."]
-    pub choices: u32,
-    #[doc = " Of one expert, gates and ups together."]
-    pub outputs: u32,
-    pub inputs: u32,
-    pub gated: u32,
-    #[doc = " Of FEW_CHOICES choices, in a tile."]
-    pub pieces: u32,
-    pub kind: Activation,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of FewExperts"][::std::mem::size_of::<FewExperts>() - 112usize];
-    ["Alignment of FewExperts"][::std::mem::align_of::<FewExperts>() - 8usize];
-    ["Offset of field: FewExperts::x"][::std::mem::offset_of!(FewExperts, x) - 0usize];
-    ["Offset of field: FewExperts::w"][::std::mem::offset_of!(FewExperts, w) - 8usize];
-    ["Offset of field: FewExperts::bias"][::std::mem::offset_of!(FewExperts, bias) - 16usize];
-    ["Offset of field: FewExperts::out"][::std::mem::offset_of!(FewExperts, out) - 24usize];
-    ["Offset of field: FewExperts::order"][::std::mem::offset_of!(FewExperts, order) - 32usize];
-    ["Offset of field: FewExperts::tiles"][::std::mem::offset_of!(FewExperts, tiles) - 40usize];
-    ["Offset of field: FewExperts::tile_count"]
-        [::std::mem::offset_of!(FewExperts, tile_count) - 48usize];
-    ["Offset of field: FewExperts::routes"][::std::mem::offset_of!(FewExperts, routes) - 56usize];
-    ["Offset of field: FewExperts::sum"][::std::mem::offset_of!(FewExperts, sum) - 64usize];
-    ["Offset of field: FewExperts::tickets"][::std::mem::offset_of!(FewExperts, tickets) - 72usize];
-    ["Offset of field: FewExperts::rows"][::std::mem::offset_of!(FewExperts, rows) - 80usize];
-    ["Offset of field: FewExperts::top_k"][::std::mem::offset_of!(FewExperts, top_k) - 84usize];
-    ["Offset of field: FewExperts::choices"][::std::mem::offset_of!(FewExperts, choices) - 88usize];
-    ["Offset of field: FewExperts::outputs"][::std::mem::offset_of!(FewExperts, outputs) - 92usize];
-    ["Offset of field: FewExperts::inputs"][::std::mem::offset_of!(FewExperts, inputs) - 96usize];
-    ["Offset of field: FewExperts::gated"][::std::mem::offset_of!(FewExperts, gated) - 100usize];
-    ["Offset of field: FewExperts::pieces"][::std::mem::offset_of!(FewExperts, pieces) - 104usize];
-    ["Offset of field: FewExperts::kind"][::std::mem::offset_of!(FewExperts, kind) - 108usize];
-};
-#[doc = " route_rows and group_rows behind the router's product, in one."]
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct RouteFew {
-    #[doc = " Of the router; `x` has `rows` rows."]
-    pub product: FewExperts,
-    pub route: RouteRows,
-    pub group: GroupRows,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of RouteFew"][::std::mem::size_of::<RouteFew>() - 224usize];
-    ["Alignment of RouteFew"][::std::mem::align_of::<RouteFew>() - 8usize];
-    ["Offset of field: RouteFew::product"][::std::mem::offset_of!(RouteFew, product) - 0usize];
-    ["Offset of field: RouteFew::route"][::std::mem::offset_of!(RouteFew, route) - 112usize];
-    ["Offset of field: RouteFew::group"][::std::mem::offset_of!(RouteFew, group) - 176usize];
-};
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct AddGated {
-    #[doc = " \\[width]"]
-    pub gate: DevicePtr,
-    #[doc = " \\[rows, width]"]
-    pub x: DevicePtr,
-    #[doc = " \\[rows, width]"]
-    pub delta: DevicePtr,
-    #[doc = " \\[rows, width], in place"]
-    pub out: DevicePtr,
-    pub width: u32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of AddGated"][::std::mem::size_of::<AddGated>() - 40usize];
-    ["Alignment of AddGated"][::std::mem::align_of::<AddGated>() - 8usize];
-    ["Offset of field: AddGated::gate"][::std::mem::offset_of!(AddGated, gate) - 0usize];
-    ["Offset of field: AddGated::x"][::std::mem::offset_of!(AddGated, x) - 8usize];
-    ["Offset of field: AddGated::delta"][::std::mem::offset_of!(AddGated, delta) - 16usize];
-    ["Offset of field: AddGated::out"][::std::mem::offset_of!(AddGated, out) - 24usize];
-    ["Offset of field: AddGated::width"][::std::mem::offset_of!(AddGated, width) - 32usize];
-};
 #[doc = " Rows among which those of one adapter slot are brought together, and of these so many at a time."]
 pub const ADAPTER_WINDOW: u32 = 32;
 pub const ADAPTER_TILE_ROWS: u32 = 8;
@@ -2173,6 +1881,320 @@ const _: () = {
         [::std::mem::offset_of!(SpreadLogits, logits) - 16usize];
     ["Offset of field: SpreadLogits::few"][::std::mem::offset_of!(SpreadLogits, few) - 24usize];
     ["Offset of field: SpreadLogits::vocab"][::std::mem::offset_of!(SpreadLogits, vocab) - 28usize];
+};
+pub const MAX_EXPERTS: u32 = 1024;
+pub const MAX_EXPERT_GROUPS: u32 = 64;
+#[doc = " Rows that a block of route_rows routes."]
+pub const ROUTE_ROWS: u32 = 4;
+#[doc = " Tiles of the two kernels on tensor cores: choices, outputs (gates and ups together), stages."]
+pub const NARROW_ROWS: u32 = 16;
+pub const NARROW_OUTPUTS: u32 = 64;
+pub const NARROW_STAGES: u32 = 4;
+pub const NARROW_THREADS: u32 = 128;
+pub const WIDE_ROWS: u32 = 64;
+pub const WIDE_OUTPUTS: u32 = 128;
+pub const WIDE_STAGES: u32 = 3;
+pub const WIDE_THREADS: u32 = 256;
+#[doc = " Inputs of a stage, and elements between the ends of its rows."]
+pub const EXPERT_SLICE: u32 = 64;
+pub const EXPERT_PADDING: u32 = 8;
+#[doc = " Rows and columns of the plain kernel's tile."]
+pub const EXPERT_PLAIN_TILE: u32 = 16;
+#[doc = " Choices of one expert that a block multiplies together: entries of the order."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone, Default, PartialEq, bytemuck :: Pod, bytemuck :: Zeroable)]
+pub struct ExpertTile {
+    pub expert: u32,
+    pub first: u32,
+    pub count: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ExpertTile"][::std::mem::size_of::<ExpertTile>() - 12usize];
+    ["Alignment of ExpertTile"][::std::mem::align_of::<ExpertTile>() - 4usize];
+    ["Offset of field: ExpertTile::expert"][::std::mem::offset_of!(ExpertTile, expert) - 0usize];
+    ["Offset of field: ExpertTile::first"][::std::mem::offset_of!(ExpertTile, first) - 4usize];
+    ["Offset of field: ExpertTile::count"][::std::mem::offset_of!(ExpertTile, count) - 8usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RouteRows {
+    #[doc = " \\[rows, experts]"]
+    pub logits: DevicePtr,
+    #[doc = " \\[experts], or null"]
+    pub bias: DevicePtr,
+    #[doc = " \\[experts], added to scores where experts are chosen; or null"]
+    pub choice_bias: DevicePtr,
+    #[doc = " \\[rows, 2, top_k]: numbers of experts, then weights"]
+    pub routes: DevicePtr,
+    pub rows: u32,
+    pub experts: u32,
+    pub top_k: u32,
+    #[doc = " Weights are divided by the sum of those chosen."]
+    pub renormalise: u32,
+    pub score: RouteScore,
+    #[doc = " Experts are chosen out of the best groups of neighbours; 0: out of all. With a choice bias the\n two best of a group count, else the best one."]
+    pub groups: u32,
+    #[doc = " Experts are chosen out of the best groups of neighbours; 0: out of all. With a choice bias the\n two best of a group count, else the best one."]
+    pub top_groups: u32,
+    #[doc = " Of weights."]
+    pub scale: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RouteRows"][::std::mem::size_of::<RouteRows>() - 64usize];
+    ["Alignment of RouteRows"][::std::mem::align_of::<RouteRows>() - 8usize];
+    ["Offset of field: RouteRows::logits"][::std::mem::offset_of!(RouteRows, logits) - 0usize];
+    ["Offset of field: RouteRows::bias"][::std::mem::offset_of!(RouteRows, bias) - 8usize];
+    ["Offset of field: RouteRows::choice_bias"]
+        [::std::mem::offset_of!(RouteRows, choice_bias) - 16usize];
+    ["Offset of field: RouteRows::routes"][::std::mem::offset_of!(RouteRows, routes) - 24usize];
+    ["Offset of field: RouteRows::rows"][::std::mem::offset_of!(RouteRows, rows) - 32usize];
+    ["Offset of field: RouteRows::experts"][::std::mem::offset_of!(RouteRows, experts) - 36usize];
+    ["Offset of field: RouteRows::top_k"][::std::mem::offset_of!(RouteRows, top_k) - 40usize];
+    ["Offset of field: RouteRows::renormalise"]
+        [::std::mem::offset_of!(RouteRows, renormalise) - 44usize];
+    ["Offset of field: RouteRows::score"][::std::mem::offset_of!(RouteRows, score) - 48usize];
+    ["Offset of field: RouteRows::groups"][::std::mem::offset_of!(RouteRows, groups) - 52usize];
+    ["Offset of field: RouteRows::top_groups"]
+        [::std::mem::offset_of!(RouteRows, top_groups) - 56usize];
+    ["Offset of field: RouteRows::scale"][::std::mem::offset_of!(RouteRows, scale) - 60usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GroupRows {
+    #[doc = " As in RouteRows."]
+    pub routes: DevicePtr,
+    #[doc = " \\[choices], by expert"]
+    pub order: DevicePtr,
+    pub tiles: DevicePtr,
+    #[doc = " One word"]
+    pub tile_count: DevicePtr,
+    pub choices: u32,
+    pub top_k: u32,
+    pub experts: u32,
+    #[doc = " Choices of a tile at most."]
+    pub tile_rows: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GroupRows"][::std::mem::size_of::<GroupRows>() - 48usize];
+    ["Alignment of GroupRows"][::std::mem::align_of::<GroupRows>() - 8usize];
+    ["Offset of field: GroupRows::routes"][::std::mem::offset_of!(GroupRows, routes) - 0usize];
+    ["Offset of field: GroupRows::order"][::std::mem::offset_of!(GroupRows, order) - 8usize];
+    ["Offset of field: GroupRows::tiles"][::std::mem::offset_of!(GroupRows, tiles) - 16usize];
+    ["Offset of field: GroupRows::tile_count"]
+        [::std::mem::offset_of!(GroupRows, tile_count) - 24usize];
+    ["Offset of field: GroupRows::choices"][::std::mem::offset_of!(GroupRows, choices) - 32usize];
+    ["Offset of field: GroupRows::top_k"][::std::mem::offset_of!(GroupRows, top_k) - 36usize];
+    ["Offset of field: GroupRows::experts"][::std::mem::offset_of!(GroupRows, experts) - 40usize];
+    ["Offset of field: GroupRows::tile_rows"]
+        [::std::mem::offset_of!(GroupRows, tile_rows) - 44usize];
+};
+#[doc = " The kernels experts_up_* (x has a row for each row) and experts_down_* (one for each choice)."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MultiplyExperts {
+    #[doc = " \\[rows or choices, inputs]"]
+    pub x: DevicePtr,
+    #[doc = " \\[experts, outputs, inputs]"]
+    pub w: DevicePtr,
+    #[doc = " \\[experts, outputs], or null"]
+    pub bias: DevicePtr,
+    #[doc = " \\[choices, outputs / 2 or outputs]"]
+    pub out: DevicePtr,
+    pub order: DevicePtr,
+    pub tiles: DevicePtr,
+    pub tile_count: DevicePtr,
+    pub top_k: u32,
+    #[doc = " Of one expert, gates and ups together."]
+    pub outputs: u32,
+    pub inputs: u32,
+    pub kind: Activation,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MultiplyExperts"][::std::mem::size_of::<MultiplyExperts>() - 72usize];
+    ["Alignment of MultiplyExperts"][::std::mem::align_of::<MultiplyExperts>() - 8usize];
+    ["Offset of field: MultiplyExperts::x"][::std::mem::offset_of!(MultiplyExperts, x) - 0usize];
+    ["Offset of field: MultiplyExperts::w"][::std::mem::offset_of!(MultiplyExperts, w) - 8usize];
+    ["Offset of field: MultiplyExperts::bias"]
+        [::std::mem::offset_of!(MultiplyExperts, bias) - 16usize];
+    ["Offset of field: MultiplyExperts::out"]
+        [::std::mem::offset_of!(MultiplyExperts, out) - 24usize];
+    ["Offset of field: MultiplyExperts::order"]
+        [::std::mem::offset_of!(MultiplyExperts, order) - 32usize];
+    ["Offset of field: MultiplyExperts::tiles"]
+        [::std::mem::offset_of!(MultiplyExperts, tiles) - 40usize];
+    ["Offset of field: MultiplyExperts::tile_count"]
+        [::std::mem::offset_of!(MultiplyExperts, tile_count) - 48usize];
+    ["Offset of field: MultiplyExperts::top_k"]
+        [::std::mem::offset_of!(MultiplyExperts, top_k) - 56usize];
+    ["Offset of field: MultiplyExperts::outputs"]
+        [::std::mem::offset_of!(MultiplyExperts, outputs) - 60usize];
+    ["Offset of field: MultiplyExperts::inputs"]
+        [::std::mem::offset_of!(MultiplyExperts, inputs) - 64usize];
+    ["Offset of field: MultiplyExperts::kind"]
+        [::std::mem::offset_of!(MultiplyExperts, kind) - 68usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CombineExperts {
+    #[doc = " As in RouteRows."]
+    pub routes: DevicePtr,
+    #[doc = " \\[choices, width]"]
+    pub parts: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub out: DevicePtr,
+    pub top_k: u32,
+    pub width: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CombineExperts"][::std::mem::size_of::<CombineExperts>() - 32usize];
+    ["Alignment of CombineExperts"][::std::mem::align_of::<CombineExperts>() - 8usize];
+    ["Offset of field: CombineExperts::routes"]
+        [::std::mem::offset_of!(CombineExperts, routes) - 0usize];
+    ["Offset of field: CombineExperts::parts"]
+        [::std::mem::offset_of!(CombineExperts, parts) - 8usize];
+    ["Offset of field: CombineExperts::out"][::std::mem::offset_of!(CombineExperts, out) - 16usize];
+    ["Offset of field: CombineExperts::top_k"]
+        [::std::mem::offset_of!(CombineExperts, top_k) - 24usize];
+    ["Offset of field: CombineExperts::width"]
+        [::std::mem::offset_of!(CombineExperts, width) - 28usize];
+};
+#[doc = " Few choices of an expert (few_rows.cuh): threads, and choices of an item at most."]
+pub const FEW_WARPS: u32 = 8;
+pub const FEW_THREADS: u32 = 256;
+pub const FEW_CHOICES: u32 = 16;
+#[doc = " Outputs of an item, gates and ups together."]
+pub const FEW_OUTPUTS: u32 = 16;
+#[doc = " Plain weights: inputs of a slot of a warp's ring, its bytes, slots of a ring."]
+pub const FEW_INPUTS: u32 = 64;
+pub const FEW_SLOT_BYTES: u32 = 2048;
+pub const FEW_SLOTS: u32 = 5;
+#[doc = " The warps' sums of two items, for each eight choices of an item."]
+pub const FEW_SUMS_BYTES: u32 = 8192;
+pub const FEW_SHARED_BYTES: u32 = 98304;
+#[doc = " Counters of a mixture: slices of an item's outputs, and one of the router's blocks."]
+pub const FEW_TICKETS: u32 = 4096;
+#[doc = " As MultiplyExperts, for few choices of each expert; with a sum, each row's parts by their weights\n in the order of its choices."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct FewExperts {
+    #[doc = " \\[rows or choices, inputs]"]
+    pub x: DevicePtr,
+    #[doc = " \\[experts, outputs, inputs]; not where they are codes"]
+    pub w: DevicePtr,
+    #[doc = " \\[experts, outputs], or null"]
+    pub bias: DevicePtr,
+    #[doc = " \\[choices, outputs / 2 or outputs]"]
+    pub out: DevicePtr,
+    pub order: DevicePtr,
+    #[doc = " Null: one tile, whose choices are the rows."]
+    pub tiles: DevicePtr,
+    pub tile_count: DevicePtr,
+    #[doc = " As in RouteRows."]
+    pub routes: DevicePtr,
+    #[doc = " \\[rows, outputs], or null"]
+    pub sum: DevicePtr,
+    #[doc = " \\[slices], 0 between launches"]
+    pub tickets: DevicePtr,
+    pub rows: u32,
+    #[doc = " Choices of a row of x."]
+    pub top_k: u32,
+    #[doc = " Of a row."]
+    pub choices: u32,
+    #[doc = " Of one expert, gates and ups together."]
+    pub outputs: u32,
+    pub inputs: u32,
+    pub gated: u32,
+    #[doc = " Of FEW_CHOICES choices, in a tile."]
+    pub pieces: u32,
+    pub kind: Activation,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of FewExperts"][::std::mem::size_of::<FewExperts>() - 112usize];
+    ["Alignment of FewExperts"][::std::mem::align_of::<FewExperts>() - 8usize];
+    ["Offset of field: FewExperts::x"][::std::mem::offset_of!(FewExperts, x) - 0usize];
+    ["Offset of field: FewExperts::w"][::std::mem::offset_of!(FewExperts, w) - 8usize];
+    ["Offset of field: FewExperts::bias"][::std::mem::offset_of!(FewExperts, bias) - 16usize];
+    ["Offset of field: FewExperts::out"][::std::mem::offset_of!(FewExperts, out) - 24usize];
+    ["Offset of field: FewExperts::order"][::std::mem::offset_of!(FewExperts, order) - 32usize];
+    ["Offset of field: FewExperts::tiles"][::std::mem::offset_of!(FewExperts, tiles) - 40usize];
+    ["Offset of field: FewExperts::tile_count"]
+        [::std::mem::offset_of!(FewExperts, tile_count) - 48usize];
+    ["Offset of field: FewExperts::routes"][::std::mem::offset_of!(FewExperts, routes) - 56usize];
+    ["Offset of field: FewExperts::sum"][::std::mem::offset_of!(FewExperts, sum) - 64usize];
+    ["Offset of field: FewExperts::tickets"][::std::mem::offset_of!(FewExperts, tickets) - 72usize];
+    ["Offset of field: FewExperts::rows"][::std::mem::offset_of!(FewExperts, rows) - 80usize];
+    ["Offset of field: FewExperts::top_k"][::std::mem::offset_of!(FewExperts, top_k) - 84usize];
+    ["Offset of field: FewExperts::choices"][::std::mem::offset_of!(FewExperts, choices) - 88usize];
+    ["Offset of field: FewExperts::outputs"][::std::mem::offset_of!(FewExperts, outputs) - 92usize];
+    ["Offset of field: FewExperts::inputs"][::std::mem::offset_of!(FewExperts, inputs) - 96usize];
+    ["Offset of field: FewExperts::gated"][::std::mem::offset_of!(FewExperts, gated) - 100usize];
+    ["Offset of field: FewExperts::pieces"][::std::mem::offset_of!(FewExperts, pieces) - 104usize];
+    ["Offset of field: FewExperts::kind"][::std::mem::offset_of!(FewExperts, kind) - 108usize];
+};
+#[doc = " route_rows and group_rows behind the router's product, in one."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RouteFew {
+    #[doc = " Of the router; `x` has `rows` rows."]
+    pub product: FewExperts,
+    pub route: RouteRows,
+    pub group: GroupRows,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RouteFew"][::std::mem::size_of::<RouteFew>() - 224usize];
+    ["Alignment of RouteFew"][::std::mem::align_of::<RouteFew>() - 8usize];
+    ["Offset of field: RouteFew::product"][::std::mem::offset_of!(RouteFew, product) - 0usize];
+    ["Offset of field: RouteFew::route"][::std::mem::offset_of!(RouteFew, route) - 112usize];
+    ["Offset of field: RouteFew::group"][::std::mem::offset_of!(RouteFew, group) - 176usize];
+};
+#[doc = " Choices of all rows that the kernels of few rows take at most."]
+pub const SMALL_CHOICES: u32 = 64;
+#[doc = " The router's product of a few rows, to `route.logits`, and the choice behind it."]
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct RouteSmall {
+    pub product: SmallGemm,
+    pub route: RouteRows,
+    #[doc = " Counts blocks; 0 between launches."]
+    pub ticket: DevicePtr,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RouteSmall"][::std::mem::size_of::<RouteSmall>() - 256usize];
+    ["Alignment of RouteSmall"][::std::mem::align_of::<RouteSmall>() - 8usize];
+    ["Offset of field: RouteSmall::product"][::std::mem::offset_of!(RouteSmall, product) - 0usize];
+    ["Offset of field: RouteSmall::route"][::std::mem::offset_of!(RouteSmall, route) - 184usize];
+    ["Offset of field: RouteSmall::ticket"][::std::mem::offset_of!(RouteSmall, ticket) - 248usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AddGated {
+    #[doc = " \\[width]"]
+    pub gate: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub x: DevicePtr,
+    #[doc = " \\[rows, width]"]
+    pub delta: DevicePtr,
+    #[doc = " \\[rows, width], in place"]
+    pub out: DevicePtr,
+    pub width: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AddGated"][::std::mem::size_of::<AddGated>() - 40usize];
+    ["Alignment of AddGated"][::std::mem::align_of::<AddGated>() - 8usize];
+    ["Offset of field: AddGated::gate"][::std::mem::offset_of!(AddGated, gate) - 0usize];
+    ["Offset of field: AddGated::x"][::std::mem::offset_of!(AddGated, x) - 8usize];
+    ["Offset of field: AddGated::delta"][::std::mem::offset_of!(AddGated, delta) - 16usize];
+    ["Offset of field: AddGated::out"][::std::mem::offset_of!(AddGated, out) - 24usize];
+    ["Offset of field: AddGated::width"][::std::mem::offset_of!(AddGated, width) - 32usize];
 };
 #[doc = " What attend_latent takes at most: a latent vector, and its rotated pairs."]
 pub const LATENT_MAX_WIDTH: u32 = 640;
@@ -3893,10 +3915,15 @@ pub struct CodedSmall {
     pub norm_kind: NormKind,
     #[doc = " of kernels that push, in place of y"]
     pub push: RowPush,
+    #[doc = " As in RouteRows."]
+    pub routes: DevicePtr,
+    #[doc = " Of a row."]
+    pub choices: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CodedSmall"][::std::mem::size_of::<CodedSmall>() - 304usize];
+    ["Size of CodedSmall"][::std::mem::size_of::<CodedSmall>() - 320usize];
     ["Alignment of CodedSmall"][::std::mem::align_of::<CodedSmall>() - 8usize];
     ["Offset of field: CodedSmall::product"][::std::mem::offset_of!(CodedSmall, product) - 0usize];
     ["Offset of field: CodedSmall::residual"]
@@ -3908,6 +3935,10 @@ const _: () = {
     ["Offset of field: CodedSmall::norm_kind"]
         [::std::mem::offset_of!(CodedSmall, norm_kind) - 220usize];
     ["Offset of field: CodedSmall::push"][::std::mem::offset_of!(CodedSmall, push) - 224usize];
+    ["Offset of field: CodedSmall::routes"][::std::mem::offset_of!(CodedSmall, routes) - 304usize];
+    ["Offset of field: CodedSmall::choices"]
+        [::std::mem::offset_of!(CodedSmall, choices) - 312usize];
+    ["Offset of field: CodedSmall::unused"][::std::mem::offset_of!(CodedSmall, unused) - 316usize];
 };
 #[doc = " As FewExperts, of codes: sums are multiplied by the steps of rows (choices, where x has a row for\n each) and by factors."]
 #[repr(C)]

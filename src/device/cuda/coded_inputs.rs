@@ -3,9 +3,10 @@
 
 use super::abi::{self, InputRounding};
 use super::coded::Coded;
-use super::coded_kernels::{BULK_COPIES, E4M3_PRODUCTS, WGMMA};
+use super::coded_kernels::{E4M3_PRODUCTS, WGMMA};
 use super::coded_scratch::{padded_inputs, Buffers};
 use super::device_ptr::DevicePtr;
+use super::gemm_small_m;
 use super::tensor::{Holds, Input};
 use super::{Cuda, Tensor};
 use crate::device::{DType, InputQuant};
@@ -86,7 +87,7 @@ impl Cuda {
         let Some(rounded) = &mut out.rounded else { return Made::default() };
         let few = rows <= abi::CODED_SMALL_ROWS as usize
             && self.dtype != DType::F32
-            && self.context.capability >= BULK_COPIES;
+            && gemm_small_m::copies_in_bulk(&self.context, &self.kernels);
         let bytes = few || self.tiles_e4m3(rows) || self.rounds_to_bytes(rows);
         rounded.holds = if bytes { Holds::Bytes } else { Holds::Activations };
         let (codes, steps) = (rounded.codes.address, rounded.steps.address);

@@ -3,14 +3,14 @@
 
 use super::abi::{self, CodeKind, CodedFewExperts, CodedSmall, CodedTiles};
 use super::context::Context;
+use super::gemm_small_m;
 use super::launch::Kernel;
 use super::module::Kernels;
 use super::shares::Shares;
 use crate::device::{CodeType, DType, WeightDesc};
 use crate::error::Result;
 
-/// Compute capabilities: bulk copies; E4M3 in tensor cores; wgmma.
-pub const BULK_COPIES: u32 = 90;
+/// Compute capabilities: E4M3 in tensor cores; wgmma.
 pub const E4M3_PRODUCTS: u32 = 89;
 pub const WGMMA: u32 = 90;
 
@@ -25,12 +25,19 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<Shares> {
         }
     }
 
-    if context.capability < BULK_COPIES {
+    if !gemm_small_m::copies_in_bulk(context, k) {
         return Ok(Shares::default());
     }
     let shared = abi::CODED_SMALL_SHARED_BYTES as usize;
     for kind in [CodeKind::E4m3, CodeKind::Int8, CodeKind::Int4, CodeKind::E2m1, CodeKind::Table] {
         small(k, kind).allow_shared(shared)?;
+    }
+    for kind in [CodeKind::E4m3, CodeKind::Int8, CodeKind::Int4, CodeKind::E2m1] {
+        for first in [true, false] {
+            if let Some(kernel) = small_experts(k, kind, first) {
+                kernel.allow_shared(shared)?;
+            }
+        }
     }
     for kernel in [
         &k.coded_small_e4m3_bytes,
@@ -64,6 +71,21 @@ pub fn small(k: &Kernels, kind: CodeKind) -> &Kernel<CodedSmall> {
         CodeKind::E2m1 => &k.coded_small_e2m1,
         CodeKind::Table => &k.coded_small_table,
     }
+}
+
+/// The kernel for experts of a few rows: their first product, or the second one; none for tables.
+pub fn small_experts(k: &Kernels, kind: CodeKind, first: bool) -> Option<&Kernel<CodedSmall>> {
+    Some(match (kind, first) {
+        (CodeKind::E4m3, true) => &k.coded_up_e4m3,
+        (CodeKind::Int8, true) => &k.coded_up_int8,
+        (CodeKind::Int4, true) => &k.coded_up_int4,
+        (CodeKind::E2m1, true) => &k.coded_up_e2m1,
+        (CodeKind::E4m3, false) => &k.coded_down_e4m3,
+        (CodeKind::Int8, false) => &k.coded_down_int8,
+        (CodeKind::Int4, false) => &k.coded_down_int4,
+        (CodeKind::E2m1, false) => &k.coded_down_e2m1,
+        (CodeKind::Table, _) => return None,
+    })
 }
 
 /// A kernel of tiles.

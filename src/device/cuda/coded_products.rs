@@ -12,12 +12,12 @@
 use super::abi::{self, CodeKind, CodedEnd, CodedProduct, CodedTiles};
 use super::coded::Coded;
 use super::coded_inputs::Inputs;
-use super::coded_kernels::{experts, small, wgmma, Tiled, BULK_COPIES, WGMMA};
+use super::coded_kernels::{experts, small, wgmma, Tiled, WGMMA};
 use super::coded_scratch::{padded_inputs, WGMMA_ROWS};
 use super::device_ptr::DevicePtr;
 use super::gemm_product::{Operands, Product};
 use super::gemm_rows;
-use super::gemm_small_m::{End, Goes};
+use super::gemm_small_m::{self, End, Goes};
 use super::gemm_tiles::{self, TiledProduct};
 use super::products::columns;
 use super::row_norms::Norms;
@@ -127,7 +127,7 @@ impl Cuda {
         let kernels = self.kernels.clone();
         let capability = self.context.capability;
         let on_tensor_cores = self.dtype != DType::F32
-            && capability >= BULK_COPIES
+            && gemm_small_m::copies_in_bulk(&self.context, &kernels)
             && coded.matrix.inputs.is_multiple_of(8);
         let kind = coded.matrix.kind;
         let by_tiles = on_tensor_cores && capability == WGMMA && rows <= WGMMA_ROWS;
@@ -175,16 +175,20 @@ impl Cuda {
     /// Whether coded_small_m takes so many rows: it holds x, of so many bytes an input, in shared
     /// memory.
     pub(super) fn takes_few(&self, rows: usize, coded: &Coded, bytes: usize) -> bool {
+        self.dtype != DType::F32
+            && gemm_small_m::copies_in_bulk(&self.context, &self.kernels)
+            && rows <= abi::CODED_SMALL_ROWS as usize
+            && self.x_bytes(rows, coded, bytes) <= abi::CODED_SMALL_X_BYTES as usize
+    }
+
+    /// What so many rows of x, of so many bytes an input, take of a block's shared memory there.
+    pub(super) fn x_bytes(&self, rows: usize, coded: &Coded, bytes: usize) -> usize {
         let block = abi::CODE_BLOCK_BYTES as usize * if coded.wide() { 1 } else { 2 };
         let blocks = coded.matrix.blocks as usize;
         let pitch = (blocks * block * bytes + 63) / 128 * 128 + 64;
         // Of INT4 alone, where they are few: the sums of each group.
         let sums = blocks * coded.matrix.scales.max(1) as usize * 4;
-        let held = rows * pitch + sums * abi::CODED_SMALL_ROWS as usize;
-        self.dtype != DType::F32
-            && self.context.capability >= BULK_COPIES
-            && rows <= abi::CODED_SMALL_ROWS as usize
-            && held <= abi::CODED_SMALL_X_BYTES as usize
+        rows * pitch + sums * abi::CODED_SMALL_ROWS as usize
     }
 
     pub(super) fn describe(

@@ -85,10 +85,21 @@ impl Cuda {
         let most = abi::SMALL_M_BLOCKS_PER_MULTIPROCESSOR * self.context.multiprocessors;
         let blocks = [tiles.min(most as usize), 1];
         let (norm_weight, normed, eps, norm_kind) = gemm_small_m::told(norm);
+
         let product = *product;
         let (_, residual, push) = to.told();
-        let parameters =
-            CodedSmall { product, residual, norm_weight, normed, eps, norm_kind, push };
+        let parameters = CodedSmall {
+            product,
+            residual,
+            norm_weight,
+            normed,
+            eps,
+            norm_kind,
+            push,
+            routes: DevicePtr::NULL,
+            choices: 0,
+            unused: 0,
+        };
         let shared = abi::CODED_SMALL_SHARED_BYTES as usize;
         kernel.launch_shared(&self.context, blocks, abi::SMALL_M_THREADS, shared, &parameters)
     }

@@ -88,7 +88,7 @@ impl Cuda {
         let (rows, width) = (self.rows(), x.width);
         let takes = is_rms(norm)
             && gemm_small_m::norms(rows, width)
-            && gemm_small_m::takes(&self.context, self.dtype, rows, width)
+            && gemm_small_m::takes(&self.context, &self.kernels, self.dtype, rows, width)
             && out.rounded.is_none();
         if !takes {
             return false;
@@ -100,7 +100,7 @@ impl Cuda {
     }
 
     /// The norm of the single row at `of` is the next product's, or made as ever.
-    fn leave_row(&mut self, width: usize, of: DevicePtr, norm: NormOfRow) {
+    pub(super) fn leave_row(&mut self, width: usize, of: DevicePtr, norm: NormOfRow) {
         self.deferred = Some(Deferred::Norm(of, norm));
         self.defer_norm(1, width, of, norm);
     }
@@ -111,7 +111,7 @@ impl Cuda {
     }
 
     /// Whether products of a single row with this weight make the codes of a norm in front of them.
-    fn norms_row(&self, weight: &Weight) -> bool {
+    pub(super) fn norms_row(&self, weight: &Weight) -> bool {
         match &weight.held {
             Held::Coded(coded) => {
                 gemm_small_m::norms(1, weight.inputs)

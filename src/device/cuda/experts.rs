@@ -4,9 +4,11 @@
 
 use super::abi::{self, ExpertTile, MultiplyExperts};
 use super::coded_products::Choices;
+use super::deferred_norm::{is_rms, rms};
 use super::device_ptr::DevicePtr;
 use super::experts_few::{self, Choosing, FewProduct};
-use super::gemm_small_m::End;
+use super::experts_small::SmallExperts;
+use super::gemm_small_m::{self, End, Goes};
 use super::launch::Kernel;
 use super::memory::Memory;
 use super::module::Kernels;
@@ -14,8 +16,8 @@ use super::products::columns;
 use super::weights::{Held, Weight};
 use super::{Cuda, Tensor, ROW_THREADS};
 use crate::device::{
-    Activation, DType, DenseOps, ExpertOps, RouteScore, Routing, Seam, WeightKind, MAX_EXPERTS,
-    MAX_EXPERT_GROUPS,
+    Activation, DType, DenseOps, ExpertOps, Join, RouteScore, Routing, Seam, WeightKind,
+    MAX_EXPERTS, MAX_EXPERT_GROUPS,
 };
 use crate::error::Result;
 use crate::internal;
@@ -84,6 +86,7 @@ pub fn allow_shared(kernels: &Kernels) -> Result<()> {
 }
 
 /// A product of choices. x has a row for each row with an activation, for each choice without.
+#[derive(Clone, Copy)]
 struct ExpertProduct<'a> {
     weight: &'a Weight,
     bias: Option<&'a Weight>,
@@ -189,16 +192,21 @@ impl ExpertOps for Cuda {
             tile_rows: tile_rows(choices, experts) as u32,
         };
 
+        let ticket = at(layout.tickets).offset_bytes(4 * abi::FEW_TICKETS as usize);
+        self.ungrouped = None;
+        if self.routes_small(rows, gate) {
+            self.ungrouped = Some(group);
+            let (x, norm) = self.take_norm(rows, gate.inputs, x.x);
+            return self.route_small(gate, x, norm, ticket, route);
+        }
         if self.routes_few(rows, gate) {
-            let ticket = at(layout.tickets).offset_bytes(4 * abi::FEW_TICKETS as usize);
             return self.route_few(gate, x.x, ticket, route, group);
         }
         self.product(rows, gate, DevicePtr::NULL, End::Logits, x, route.logits)?;
         let blocks = [rows.div_ceil(abi::ROUTE_ROWS as usize), 1];
         let kernel = &self.kernels.route_rows;
         kernel.launch(&self.context, blocks, 32 * abi::ROUTE_ROWS, &route)?;
-        let blocks = [usize::from(rows > 0), 1];
-        self.kernels.group_rows.launch(&self.context, blocks, abi::MAX_EXPERTS, &group)
+        self.bring_together(rows, &group)
     }
 
     fn scale_routes(
@@ -290,14 +298,17 @@ impl ExpertOps for Cuda {
         routes: &Tensor,
         x: &Tensor,
         parts: &mut Tensor,
-        seam: Seam<'_, Weight, Tensor>,
+        mut seam: Seam<'_, Weight, Tensor>,
     ) -> Result<()> {
         let (rows, width) = (self.rows(), seam.delta.width);
+        let product = ExpertProduct { weight, bias, act: None, routes, x };
         let Some(blocks) = self.blocks_of_joined_norm(weight, seam.norm, rows, width) else {
+            if self.sum_to_residual(&product, &mut seam)? {
+                return Ok(());
+            }
             self.experts_sum(weight, bias, routes, x, parts, seam.delta)?;
             return self.add_norm(seam.norm, seam.delta, seam.residual, seam.normed);
         };
-        let product = ExpertProduct { weight, bias, act: None, routes, x };
         self.sum_share(&product, parts, seam.delta)?;
         self.sum_add_norm(&weight.name, blocks, seam)
     }
@@ -332,6 +343,12 @@ impl Cuda {
         out: &mut Tensor,
     ) -> Result<DevicePtr> {
         let (rows, width) = (self.rows(), out.width);
+        let small = self.as_small(product);
+        if self.takes_small(&small) {
+            let y = out.to(rows, width, "experts_sum");
+            self.multiply_small_of(product, &small, Goes::To(y))?;
+            return Ok(y);
+        }
         if !experts_few::sums(rows, width) || !self.takes_few_choices(product) {
             self.multiply_experts(product, parts, None)?;
             return self.combine_share(product.routes, parts, out);
@@ -339,6 +356,60 @@ impl Cuda {
         let sum = out.to(rows, width, "experts_sum");
         self.multiply_experts(product, parts, Some(sum))?;
         Ok(sum)
+    }
+
+    /// The sum of each row's choices onto the residual, by the product itself, and its norm left to
+    /// the product that reads it. False: not of these.
+    fn sum_to_residual(
+        &mut self,
+        product: &ExpertProduct<'_>,
+        seam: &mut Seam<'_, Weight, Tensor>,
+    ) -> Result<bool> {
+        const OP: &str = "experts_sum_add_norm";
+        let (rows, width) = (self.rows(), seam.residual.width);
+        let small = self.as_small(product);
+        let takes = is_rms(seam.norm)
+            && gemm_small_m::norms(rows, width)
+            && width.is_multiple_of(8)
+            && product.weight.join == Join::None
+            && self.takes_small(&small)
+            // Only a reader that makes codes itself takes the place of a norm that makes them.
+            && (seam.normed.rounded.is_none()
+                || seam.next.is_some_and(|next| self.norms_row(next.first)));
+        if !takes {
+            return Ok(false);
+        }
+
+        let residual = seam.residual.to(rows, width, OP);
+        let out = seam.normed.to(rows, width, OP);
+        self.multiply_small_of(product, &small, Goes::Onto(residual))?;
+        self.leave_row(width, residual, rms(seam.norm, width, out));
+        Ok(true)
+    }
+
+    /// As experts_small.rs knows it.
+    fn as_small<'a>(&self, product: &ExpertProduct<'a>) -> SmallExperts<'a> {
+        let ExpertProduct { weight, bias, act, routes, .. } = *product;
+        let bias = bias.map_or(DevicePtr::NULL, |bias| bias.vector(weight.outputs));
+        SmallExperts { weight, bias, act, of_row: routes.width / 2, rows: self.rows() }
+    }
+
+    fn multiply_small_of(
+        &mut self,
+        product: &ExpertProduct<'_>,
+        small: &SmallExperts<'_>,
+        to: Goes,
+    ) -> Result<()> {
+        let ExpertProduct { routes, x, .. } = *product;
+        let routes = routes.at(small.rows, routes.width, "experts");
+        let x = x.at(small.x_rows(), product.weight.inputs, "experts");
+        self.multiply_small(small, x, routes, to)
+    }
+
+    /// Choices by expert, for the kernels of tiles.
+    fn bring_together(&self, rows: usize, group: &abi::GroupRows) -> Result<()> {
+        let blocks = [usize::from(rows > 0), 1];
+        self.kernels.group_rows.launch(&self.context, blocks, abi::MAX_EXPERTS, group)
     }
 
     /// `combine` of what this rank has of the experts; where it lies.
@@ -384,6 +455,16 @@ impl Cuda {
         if act.is_some_and(|act| !gated && act != Activation::ReluSquared) {
             return Err(internal!("{}: {act:?} without a gate", weight.name));
         }
+        let small = self.as_small(product);
+        if act.is_some() && self.takes_small(&small) {
+            let width = weight.outputs / count / if gated { 2 } else { 1 };
+            let y = out.to(small.rows * small.of_row, width, "experts");
+            return self.multiply_small_of(product, &small, Goes::To(y));
+        }
+        if let Some(group) = self.ungrouped.take() {
+            self.bring_together(small.rows, &group)?;
+        }
+
         let (rows, top_k) = (self.rows(), routes.width / 2);
         let (x_rows, choices_of_row) =
             if act.is_some() { (rows, top_k) } else { (rows * top_k, 1) };

@@ -2,7 +2,7 @@
 //! half type, where streaming the weights is all there is to do. `Cuda`'s linear ops ask it first;
 //! it knows no weight's name.
 
-use super::abi::{self, Activation, CodedEnd};
+use super::abi::{self, Activation, CodedEnd, SmallGemm};
 use super::context::Context;
 use super::device_ptr::DevicePtr;
 use super::module::Kernels;
@@ -11,6 +11,12 @@ use crate::error::Result;
 
 /// Compute capability that has bulk copies.
 const OLDEST_CAPABILITY: u32 = 90;
+/// Shared memory of a block of kernels with a ring of them, at most. Cards of compute capability
+/// 12.0 have less.
+const MOST_SHARED_BYTES: usize = {
+    let (plain, coded) = (abi::SMALL_M_SHARED_BYTES, abi::CODED_SMALL_SHARED_BYTES);
+    (if plain > coded { plain } else { coded }) as usize
+};
 const SHARED_BYTES: usize = abi::SMALL_M_SHARED_BYTES as usize;
 
 /// What a product ends with.
@@ -102,7 +108,7 @@ pub(super) fn told(norm: Option<NormOfRow>) -> (DevicePtr, DevicePtr, f32, abi::
 }
 
 /// Stages of the ring; a normed row of so many inputs is held beside them.
-fn stages(normed_inputs: usize) -> usize {
+pub fn stages(normed_inputs: usize) -> usize {
     let stage = abi::SMALL_M_STAGE_BYTES as usize + 2 * 8;
     let room = SHARED_BYTES - abi::SMALL_M_SUMS_BYTES as usize - normed_inputs * 2;
     (room / stage).min(abi::SMALL_M_STAGES as usize)
@@ -114,9 +120,20 @@ pub fn norms(rows: usize, inputs: usize) -> bool {
     rows == 1 && inputs <= abi::SMALL_M_NORMED_INPUTS as usize
 }
 
+/// Whether kernels with rings of bulk copies run: by the compute capability of the machine code, 0
+/// of PTX (which is that of an older card and has none of them), and a block's shared memory.
+fn rings_run(code: u32, shared_bytes: usize) -> bool {
+    code >= OLDEST_CAPABILITY && shared_bytes >= MOST_SHARED_BYTES
+}
+
+/// The same of this card.
+pub fn copies_in_bulk(context: &Context, k: &Kernels) -> bool {
+    rings_run(k.gemm_small_m.capability(), context.shared_bytes)
+}
+
 /// Whether a product of this size is ours.
-pub fn takes(context: &Context, dtype: DType, rows: usize, inputs: usize) -> bool {
-    context.capability >= OLDEST_CAPABILITY
+pub fn takes(context: &Context, k: &Kernels, dtype: DType, rows: usize, inputs: usize) -> bool {
+    copies_in_bulk(context, k)
         && dtype != DType::F32
         && (1..=abi::SMALL_M_ROWS as usize).contains(&rows)
         && inputs.is_multiple_of(8)
@@ -124,7 +141,7 @@ pub fn takes(context: &Context, dtype: DType, rows: usize, inputs: usize) -> boo
 
 /// The kernels take the shared memory that they need.
 pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
-    if context.capability < OLDEST_CAPABILITY {
+    if !copies_in_bulk(context, k) {
         return Ok(());
     }
     let kernels = [
@@ -134,8 +151,13 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
         &k.gemm_small_m_logits,
         &k.gemm_small_m_pushed,
         &k.gemm_small_m_pushed_eights,
+        &k.experts_small_up,
+        &k.experts_small_up_gated,
+        &k.experts_small_down,
+        &k.experts_small_down_eights,
     ];
-    kernels.iter().try_for_each(|kernel| kernel.allow_shared(SHARED_BYTES))
+    kernels.iter().try_for_each(|kernel| kernel.allow_shared(SHARED_BYTES))?;
+    k.route_small.allow_shared(SHARED_BYTES)
 }
 
 /// Blocks at most.
@@ -180,7 +202,7 @@ pub fn run(context: &Context, kernels: &Kernels, product: &SmallProduct) -> Resu
     let (norm_weight, normed, eps, norm_kind) = told(product.norm);
     let stages = stages(product.norm.map_or(0, |_| product.inputs));
     let (y, residual, push) = product.to.told();
-    let parameters = abi::SmallGemm {
+    let parameters = SmallGemm {
         x: product.x,
         w: product.w,
         bias: product.bias,
@@ -192,12 +214,53 @@ pub fn run(context: &Context, kernels: &Kernels, product: &SmallProduct) -> Resu
         eps,
         norm_kind,
         stages: stages as u32,
-        unused: 0,
         rows: product.rows as u32,
         outputs: product.outputs as u32,
         inputs: product.inputs as u32,
         kind,
         push,
+        ..plain()
     };
     kernel.launch_shared(context, blocks, abi::SMALL_M_THREADS, SHARED_BYTES, &parameters)
+}
+
+/// What a product of no sizes yet is described by: no norm, no residual, nobody is pushed to.
+pub(super) fn plain() -> SmallGemm {
+    let (y, residual, push) = Goes::To(DevicePtr::NULL).told();
+    let (norm_weight, normed, eps, norm_kind) = told(None);
+    SmallGemm {
+        x: DevicePtr::NULL,
+        w: DevicePtr::NULL,
+        bias: DevicePtr::NULL,
+        y,
+        residual,
+        norm_weight,
+        normed,
+        best: DevicePtr::NULL,
+        eps,
+        norm_kind,
+        stages: stages(0) as u32,
+        rows: 0,
+        outputs: 0,
+        inputs: 0,
+        kind: Activation::None,
+        choices: 0,
+        push,
+        routes: DevicePtr::NULL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_run_where_code_and_room_are() {
+        // Shared memory of a block, by the CUDA programming guide: 9.0 and 10.0 227 KiB, 8.9 and
+        // 12.0 99 KiB. A card newer than all machine code of a build has PTX.
+        let (large, small) = (227 * 1024, 99 * 1024);
+        assert!(rings_run(90, large) && rings_run(100, large));
+        assert!(!rings_run(120, small) && !rings_run(89, small) && !rings_run(80, 163 * 1024));
+        assert!(!rings_run(0, large));
+    }
 }

@@ -78,6 +78,7 @@ mod drafts;
 mod device_ptr;
 mod experts;
 mod experts_few;
+mod experts_small;
 mod gemm;
 mod gemm_choices;
 mod gemm_product;
@@ -210,6 +211,8 @@ pub struct Cuda {
     /// Gates and ups before they are multiplied.
     scratch: Option<Memory>,
     deferred: Option<Deferred>,
+    /// Choices of the router before, which nobody has brought together by expert yet.
+    ungrouped: Option<abi::GroupRows>,
     /// The rotation that attention may take over.
     deferred_rope: Option<Box<abi::RopeStore>>,
     /// Between products of some rows (deferred_norms).
@@ -276,6 +279,7 @@ impl Cuda {
             padded: None,
             scratch: None,
             deferred: None,
+            ungrouped: None,
             deferred_rope: None,
             squares: Memory::new(&context, row_norms::SQUARES_BYTES, "squares of rows")?,
             gate_up: 0,
@@ -309,8 +313,9 @@ impl Cuda {
     }
 
     /// What this device takes beside weights, tensors and pages: cuBLASLt's workspace, slot rows
-    /// with their counts, gates and ups of `gate_up` columns of the model's type, copies of logits
-    /// of `vocab` columns. For the arithmetic that sizes the pool.
+    /// with their counts, gates and ups of `gate_up` columns of the model's type, in their place
+    /// this rank's `share` of the logits' columns (0: alone), copies of logits of `vocab` columns.
+    /// For the arithmetic that sizes the pool.
     /// `coded` is how wide the inputs of products of codes are, of a token's experts all together;
     /// 0 without such products.
     pub fn extra_bytes(
@@ -318,10 +323,12 @@ impl Cuda {
         dtype: DType,
         gate_up: usize,
         vocab: usize,
+        share: usize,
         coded: usize,
     ) -> u64 {
         let rows = slots::RowLayout::new(limits).stride as usize * 4 * limits.slots;
-        let scratch = limits.step_tokens * gate_up * dtype.bytes();
+        let logits = limits.logits_rows * share * DType::F32.bytes();
+        let scratch = logits.max(limits.step_tokens * gate_up * dtype.bytes());
         let parts = page_attention::parts_bytes(&limits.kv);
         let sampler = sampler::bytes(limits.logits_rows, vocab);
         let coded = coded_scratch::extra_bytes(limits.step_tokens, dtype, coded);

@@ -271,6 +271,15 @@ kernels! {
         combine_experts(CombineExperts) add_gated(AddGated);
     "experts_few":
         experts_few_8(FewExperts) route_few_8(RouteFew);
+    "experts_small":
+        experts_small_up(SmallGemm) experts_small_up_gated(SmallGemm)
+        experts_small_down(SmallGemm) experts_small_down_eights(SmallGemm)
+        route_small(RouteSmall);
+    "coded_experts_small":
+        coded_up_e4m3(CodedSmall) coded_up_int8(CodedSmall)
+        coded_up_int4(CodedSmall) coded_up_e2m1(CodedSmall)
+        coded_down_e4m3(CodedSmall) coded_down_int8(CodedSmall)
+        coded_down_int4(CodedSmall) coded_down_e2m1(CodedSmall);
     "coded_experts_few":
         coded_few_8_e4m3(CodedFewExperts) coded_few_8_int8(CodedFewExperts)
         coded_few_8_int4(CodedFewExperts) coded_few_8_e2m1(CodedFewExperts)

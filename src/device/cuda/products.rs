@@ -170,7 +170,7 @@ impl Cuda {
         if let Some(plan) = gemm_rows::plan(context, held, dtype, call) {
             return Way::Rows(plan);
         }
-        if gemm_small_m::takes(context, dtype, call.rows, call.inputs) {
+        if gemm_small_m::takes(context, &self.kernels, dtype, call.rows, call.inputs) {
             return Way::Few;
         }
         if gemm_tiles::takes(context, dtype, call) {

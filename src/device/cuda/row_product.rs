@@ -18,7 +18,13 @@ impl Cuda {
             && match &weight.held {
                 Held::Plain(_) => {
                     weight.rounding.is_none()
-                        && gemm_small_m::takes(&self.context, self.dtype, rows, weight.inputs)
+                        && gemm_small_m::takes(
+                            &self.context,
+                            &self.kernels,
+                            self.dtype,
+                            rows,
+                            weight.inputs,
+                        )
                 }
                 Held::Coded(coded) => self.takes_row(coded),
             }

@@ -116,7 +116,9 @@ fn gpu_held(
     }
     let gate_up = 2 * spec.mlp_width().div_ceil(rank.of);
     let coded = if held.codes { spec.product_width() } else { 0 };
-    held.tensors += Cuda::extra_bytes(limits, spec.dtype, gate_up, spec.vocab_size, coded);
+    let vocab = spec.vocab_size;
+    let share = if rank.of == 1 { 0 } else { Shard::new(spec, rank)?.vocabulary.len() };
+    held.tensors += Cuda::extra_bytes(limits, spec.dtype, gate_up, vocab, share, coded);
     Ok(held)
 }
 

@@ -16,6 +16,7 @@
 
 #ifdef __CUDACC_RTC__
 #include "abi_drafts.h"
+#include "abi_experts.h"
 #include "abi_latent.h"
 #include "abi_layers.h"
 #include "abi_norms.h"
@@ -29,6 +30,7 @@ typedef f16 scale_t;
 #endif
 #else
 #include "abi_drafts.h"
+#include "abi_experts.h"
 #include "abi_latent.h"
 #include "abi_layers.h"
 #include "abi_norms.h"
@@ -267,6 +269,11 @@ struct CodedSmall {
   float eps;
   NormKind norm_kind;
   RowPush push;  // of kernels that push, in place of y
+  // Of experts (small_experts.cuh): `w` has all experts' matrices one below the other, of
+  // `product.outputs` each; x has a row for each row of the step, or for each choice.
+  DEVICE(const float) routes;  // As in RouteRows.
+  u32 choices;  // Of a row.
+  u32 unused;
 };
 
 // As FewExperts, of codes: sums are multiplied by the steps of rows (choices, where x has a row for

@@ -18,17 +18,18 @@
 // Tried (ci/runs/2026-11-30-h200-fp8-one.md): x as f16, masks in place of conversions, sums that
 // stay in tensor cores, tiles of fewer rows so that blocks have as many each, and a row's step from
 // the largest of the blocks that wrote it: none is faster.
+#pragma once
 #include "activation.cuh"
 #include "coded_row.cuh"
 #include "row_push.cuh"
+#include "small_experts.cuh"
 
 #if ACT != 0 && ARCH >= 90
 // What x is in shared memory: activations, or codes of E4M3 in the order of W's; those of a single
 // row, which the block makes, and of its norm.
 enum Operand : u32 { OPERAND_ACT, OPERAND_BYTES, OPERAND_ROW, OPERAND_NORMED_ROW };
 
-// PUSHED: of a single row, whose outputs go to all ranks (row_push.cuh).
-template <CodeKind KIND, Operand X, bool PUSHED = false>
+template <CodeKind KIND, Operand X, Goal GOAL = GOAL_ROWS>
 struct Tile {
   static constexpr u32 STEPS = Decode<KIND>::STEPS, PER_WORD = Decode<KIND>::PER_WORD;
   static constexpr u32 INPUTS = STEPS * 16;  // of a block
@@ -37,20 +38,25 @@ struct Tile {
   // Codes become numbers that are too large by the same, and the sums of x correct the products:
   // cheaper than to correct every number, zeros with it.
   static constexpr bool BIASED = KIND == CODE_KIND_INT4;
+  static constexpr bool PUSHED = GOAL == GOAL_PUSHED, EXPERTS = Chosen<GOAL>::EXPERTS;
 
   using Row = CodedRow<X == OPERAND_ROW          ? CODED_SMALL_ROW_INPUTS / PIECES
                        : X == OPERAND_NORMED_ROW ? SMALL_M_NORMED_INPUTS / PIECES
                                                  : 0>;
+  using Part = typename Chosen<GOAL>::Part;
 
   const CodedSmall& call;
   const CodedProduct& c = call.product;
   const bool gated = c.end == CODED_END_GATED;
   static constexpr u32 ROWS = SMALL_M_TILE;  // of W in a stage
   const u32 height = gated ? SMALL_M_GATED_TILE : ROWS;  // outputs of a tile
-  const u32 heights = gated ? c.w.outputs / 2 : c.w.outputs;
-  const u32 tiles = (heights + height - 1) / height;
-  const u32 chunks = (c.w.blocks + CODE_CHUNK_BLOCKS - 1) / CODE_CHUNK_BLOCKS;  // of a tile
-  const u32 total = blockIdx.x < tiles ? ((tiles - 1 - blockIdx.x) / gridDim.x + 1) * chunks : 0;
+  const u32 outputs = EXPERTS ? c.outputs : c.w.outputs;  // of a matrix
+  const u32 heights = gated ? outputs / 2 : outputs;
+  Chosen<GOAL> chosen = {call.routes, call.choices, c.rows, (heights + height - 1) / height};
+  const u32 tiles = chosen.tiles();
+  const u32 chunks = (c.w.blocks + CODE_CHUNK_BLOCKS - 1) / CODE_CHUNK_BLOCKS;  // of a part
+  const u32 total =
+      blockIdx.x < tiles ? ((tiles - 1 - blockIdx.x) / gridDim.x + 1) * chosen.parts() * chunks : 0;
   // From row to row of a stage: 64 bytes beyond a multiple of 128, so that reads do not conflict.
   const u32 pitch = (c.w.chunk_bytes + 63) / 128 * 128 + 64;
   // A row of x, 64 bytes beyond a multiple of 128.
@@ -66,10 +72,11 @@ struct Tile {
 
   __device__ Tile(const CodedSmall& call) : call(call) {}
 
-  // The row of W for row `r` of a tile. Gated: the first eight are gates, the others the ups that
+  // The row of W for row `r` of a part. Gated: the first eight are gates, the others the ups that
   // they are multiplied with. Beyond the last row it is the last again: nobody stores it.
-  __device__ u32 output(u32 tile, u32 r) const {
-    return min(tile * height + r % height, heights - 1) + r / height * heights;
+  __device__ u32 output(const Part& part, u32 r) const {
+    const u32 row = min(part.slice * height + r % height, heights - 1) + r / height * heights;
+    return EXPERTS ? part.expert * outputs + row : row;
   }
 
   __device__ u32 bytes_of(u32 chunk) const {
@@ -84,20 +91,23 @@ struct Tile {
     if (!one_lane()) return;
     u32 stage = 0, phase = 0, copies = 0, late = 0, late_phase = 0;
     for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x)
-      for (u32 chunk = 0; chunk < chunks; chunk++) {
-        if (ROUNDED && copies++ >= CODED_SMALL_UNDER_WAY) {
-          barrier_wait(full + late * 8, late_phase);
-          if (++late == stages) late = 0, late_phase ^= 1;
-        }
-        const u32 barrier = full + stage * 8, bytes = bytes_of(chunk);
-        barrier_wait(empty + stage * 8, phase ^ 1);
-        barrier_expect(barrier, ROWS * bytes);
+      for (u32 index = 0; index < chosen.parts(); index++) {
+        const Part part = chosen.part(tile, index);
+        for (u32 chunk = 0; chunk < chunks; chunk++) {
+          if (ROUNDED && copies++ >= CODED_SMALL_UNDER_WAY) {
+            barrier_wait(full + late * 8, late_phase);
+            if (++late == stages) late = 0, late_phase ^= 1;
+          }
+          const u32 barrier = full + stage * 8, bytes = bytes_of(chunk);
+          barrier_wait(empty + stage * 8, phase ^ 1);
+          barrier_expect(barrier, ROWS * bytes);
 #pragma unroll
-        for (u32 r = 0; r < ROWS; r++) {
-          const u64 from = (u64)output(tile, r) * c.w.row_bytes + (u64)chunk * c.w.chunk_bytes;
-          copy_bulk(ring + (stage * ROWS + r) * pitch, c.w.rows + from, bytes, barrier);
+          for (u32 r = 0; r < ROWS; r++) {
+            const u64 from = (u64)output(part, r) * c.w.row_bytes + (u64)chunk * c.w.chunk_bytes;
+            copy_bulk(ring + (stage * ROWS + r) * pitch, c.w.rows + from, bytes, barrier);
+          }
+          if (++stage == stages) stage = 0, phase ^= 1;
         }
-        if (++stage == stages) stage = 0, phase ^= 1;
       }
   }
 
@@ -148,11 +158,16 @@ struct Tile {
     if (k / 8 % lanes == 0) of_groups[k / (lanes * 8) * CODED_SMALL_ROWS + row] = sum;
   }
 
-  // The right operands of a block: this lane's pairs of each step, for the row of x that is its
-  // column.
-  __device__ void load(u32 (&x)[STEPS][2], const u8* xs, u32 block) const {
-    // Columns beyond the rows are the last one again, and blocks beyond the last: nobody uses them.
-    const u32 lane = threadIdx.x % 32, column = min(lane / 4, c.rows - 1);
+  // The row of x that is a lane's column; those beyond the rows are the last one again: nobody uses
+  // them. Of experts all columns are the part's row, and the first one is used.
+  __device__ u32 row_of_x(const Part& part) const {
+    return EXPERTS ? chosen.row_of_x(part) : min(threadIdx.x % 32 / 4, c.rows - 1);
+  }
+
+  // The right operands of a block: this lane's pairs of each step, of the row of x that is its
+  // column. Blocks beyond the last are the last one again: nobody uses them.
+  __device__ void load(u32 (&x)[STEPS][2], const u8* xs, u32 block, u32 column) const {
+    const u32 lane = threadIdx.x % 32;
     const uint4* from = reinterpret_cast<const uint4*>(
         xs + column * x_pitch + min(block, c.w.blocks - 1) * X_BYTES + lane % 4 * STEPS * 8);
 #pragma unroll
@@ -219,7 +234,7 @@ struct Tile {
 
   // As `block`, of codes with a bias; `sums` are those of this lane's two columns and the block's
   // first group.
-  template <u32 SCALES>
+  template <u32 SCALES, bool ZEROS>
   __device__ void block_with_bias(const u8* left, u32 b, u32 blocks, const u32 (&x)[STEPS][2],
                                   const float* sums, float (&acc)[4]) const {
     constexpr u32 GROUPS = SCALES == 0 ? 1 : SCALES, PER = STEPS / GROUPS;  // steps of a group
@@ -237,12 +252,14 @@ struct Tile {
       multiply(part[s % 2], both, x[s][0], x[s][1]);
       if (s % PER != PER - 1) continue;
       const u32 g = s / PER;
-      const float2 sum = *reinterpret_cast<const float2*>(sums + g * CODED_SMALL_ROWS);
+      float2 sum;
+      if constexpr (EXPERTS) sum.x = sum.y = sums[g * CODED_SMALL_ROWS];
+      else sum = *reinterpret_cast<const float2*>(sums + g * CODED_SMALL_ROWS);
 #pragma unroll
       for (u32 half = 0; half < 2; half++) {
         const float scale = SCALES == 0 ? 1.f : codes.get(codes.scales, g, half);
         float zero = -Decode<KIND>::BIAS;
-        if (SCALES != 0 && c.w.zeros) zero += codes.get(codes.zeros, g, half);
+        if (ZEROS) zero += codes.get(codes.zeros, g, half);
 #pragma unroll
         for (u32 column = 0; column < 2; column++) {
           const u32 e = half * 2 + column;
@@ -255,7 +272,7 @@ struct Tile {
   }
 
   // acc += codes x of block `b` of a chunk; `left` is this lane's place in it, rows r and r + 8.
-  template <u32 SCALES>
+  template <u32 SCALES, bool ZEROS>
   __device__ void block(const u8* left, u32 b, u32 blocks, const u32 (&x)[STEPS][2],
                         float (&acc)[2][4]) const {
     constexpr u32 PER = SCALES == 0 ? STEPS : STEPS / SCALES;  // steps of a group
@@ -270,7 +287,7 @@ struct Tile {
 #pragma unroll
       for (u32 i = 0; i < PER_WORD; i++) {
         const u32 s = w * PER_WORD + i;
-        if (SCALES != 0 && c.w.zeros) {
+        if (ZEROS) {
           if (s % PER == 0) {
             zero[0] = Zero(codes.get(codes.zeros, s / PER, 0));
             zero[1] = Zero(codes.get(codes.zeros, s / PER, 1));
@@ -301,18 +318,21 @@ struct Tile {
   struct End {
     float factor[2], bias[2];
     act before;  // What the output is added to.
+    float weight;  // of the choice
   };
 
-  template <u32 SCALES>
+  template <u32 SCALES, bool ZEROS>
   __device__ void consume(const u8* shared, u8* xs, const float* of_groups, float* sums,
                           Row& own) const {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const u8* const left = shared + lane / 4 * pitch;
     float acc[2][4] = {};
-    u32 tile = blockIdx.x, chunk = 0, stage = 0, phase = 0;
+    u32 tile = blockIdx.x, index = 0, chunk = 0, stage = 0, phase = 0;
     u32 turn = 0;  // where sums lie
+    float all = 0.f;  // of a row's choices so far
     const u32 number = PUSHED ? number_of_row(call.push) : 0;
-    End end = end_of(tile);
+    Part part = chosen.part(tile, index);
+    End end = end_of(tile, part);
     for (u32 n = 0; n < total; n++) {
       const u32 blocks = chunk_blocks(c.w, chunk), mine = warp * 2;
       const u32 first = chunk * CODE_CHUNK_BLOCKS + mine;
@@ -322,7 +342,7 @@ struct Tile {
 #pragma unroll
       for (u32 j = 0; j < 2; j++) {
         if constexpr (ROUNDED) bytes[j] = load_bytes(xs, first + j);
-        else load(x[j], xs, first + j);
+        else load(x[j], xs, first + j, row_of_x(part));
       }
       barrier_wait(full + stage * 8, phase);
       const u8* from = left + stage * ROWS * pitch;
@@ -334,10 +354,11 @@ struct Tile {
           block_of_bytes(from, mine + j, bytes[j], acc[j]);
         } else if constexpr (BIASED) {
           const u32 group = (first + j) * (SCALES == 0 ? 1 : SCALES);
-          block_with_bias<SCALES>(from, mine + j, blocks, x[j],
-                                  of_groups + group * CODED_SMALL_ROWS + lane % 4 * 2, acc[j]);
+          const u32 row = EXPERTS ? row_of_x(part) : lane % 4 * 2;
+          block_with_bias<SCALES, ZEROS>(from, mine + j, blocks, x[j],
+                                  of_groups + group * CODED_SMALL_ROWS + row, acc[j]);
         } else {
-          block<SCALES>(from, mine + j, blocks, x[j], acc);
+          block<SCALES, ZEROS>(from, mine + j, blocks, x[j], acc);
         }
       }
       __syncwarp();
@@ -345,50 +366,68 @@ struct Tile {
       if (++stage == stages) stage = 0, phase ^= 1;
       if (++chunk < chunks) continue;
       chunk = 0;
-      finish(tile, acc, sums + turn, end, number);
+      finish(part, acc, sums + turn, end, number, all, index);
       turn ^= SMALL_M_SUMS_BYTES / 4;
-      tile += gridDim.x;
-      end = end_of(tile);
+      if (++index == chosen.parts()) {
+        index = 0;
+        tile += gridDim.x;
+      }
+      part = chosen.part(tile, index);
+      end = end_of(tile, part);
     }
   }
 
-  __device__ End end_of(u32 tile) const {
+  __device__ End end_of(u32 tile, const Part& part) const {
     End end = {};
     if (threadIdx.x >= height * 8 || tile >= tiles) return end;
 #pragma unroll
     for (u32 i = 0; i < 2; i++) {
       if (i == 1 && !gated) break;
-      const u32 row = output(tile, threadIdx.x % height + i * height);
+      const u32 row = output(part, threadIdx.x % height + i * height);
       end.factor[i] = c.w.factor[row];
       if (c.bias) end.bias[i] = c.bias[row];
     }
     // Converted where it is used: nobody waits for it here.
     if (ROUNDED && !PUSHED && call.residual)
-      end.before = call.residual[output(tile, threadIdx.x % height)];
+      end.before = call.residual[output(part, threadIdx.x % height)];
+    if constexpr (GOAL == GOAL_DOWNS) {
+      const u32 output = min(part.slice * height + threadIdx.x % height, heights - 1);
+      if (call.residual) end.before = call.residual[(u64)chosen.row(part) * heights + output];
+      end.weight = chosen.weight(part);
+    }
     return end;
+  }
+
+  // Whether there are zeros is asked once, so that a stage is one run of instructions: the masks of
+  // a step hide the wait for the product before.
+  template <u32 SCALES>
+  __device__ void consume_scaled(const u8* shared, u8* xs, const float* of_groups, float* sums,
+                                 Row& own) const {
+    if (c.w.zeros) consume<SCALES, true>(shared, xs, of_groups, sums, own);
+    else consume<SCALES, false>(shared, xs, of_groups, sums, own);
   }
 
   __device__ void multiply_all(const u8* shared, u8* xs, const float* of_groups, float* sums,
                                Row& own) const {
-    if constexpr (ROUNDED) return consume<0>(shared, xs, of_groups, sums, own);
+    if constexpr (ROUNDED) return consume<0, false>(shared, xs, of_groups, sums, own);
     switch (c.w.scales) {
       case 0:
-        return consume<0>(shared, xs, of_groups, sums, own);
+        return consume<0, false>(shared, xs, of_groups, sums, own);
       case 1:
-        return consume<1>(shared, xs, of_groups, sums, own);
+        return consume_scaled<1>(shared, xs, of_groups, sums, own);
       case 2:
-        return consume<2>(shared, xs, of_groups, sums, own);
+        return consume_scaled<2>(shared, xs, of_groups, sums, own);
       case 4:
-        return consume<4>(shared, xs, of_groups, sums, own);
+        return consume_scaled<4>(shared, xs, of_groups, sums, own);
       default:
-        if constexpr (STEPS == 8) consume<8>(shared, xs, of_groups, sums, own);
+        if constexpr (STEPS == 8) consume_scaled<8>(shared, xs, of_groups, sums, own);
     }
   }
 
-  // The tile's end: the warps' shares are added in order. Two tiles in a row have different places
-  // for their sums: whoever writes there has met those who read the ones of the tile before.
-  __device__ void finish(u32 tile, float (&acc)[2][4], float* sums, const End& end,
-                         u32 number) const {
+  // A part's end: the warps' shares are added in order. Two parts in a row have different places
+  // for their sums: whoever writes there has met those who read the ones of the part before.
+  __device__ void finish(const Part& part, float (&acc)[2][4], float* sums, const End& end,
+                         u32 number, float& all, u32 index) const {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
     for (int e = 0; e < 4; e++) {
@@ -396,14 +435,25 @@ struct Tile {
       acc[0][e] = acc[1][e] = 0.f;
     }
     meet();
-    const u32 r = threadIdx.x % height, column = threadIdx.x / height, output = tile * height + r;
-    if (column >= c.rows || output >= heights) return;
-    const float step = ROUNDED ? steps[column] : c.steps ? c.steps[column] : 1.f;
+    const u32 r = threadIdx.x % height, column = threadIdx.x / height;
+    const u32 output = part.slice * height + r;
+    if (column >= (EXPERTS ? 1 : c.rows) || output >= heights) return;
+    const u32 row = EXPERTS ? chosen.row_of_x(part) : column;
+    const float step = ROUNDED ? steps[column] : c.steps ? c.steps[row] : 1.f;
     const auto value = [&](u32 i) {
       return step * end.factor[i] * sum_of_shares<WARPS>(sums, r + i * 8, column) + end.bias[i];
     };
     const float y = gated ? activate_gated(value(0), value(1), c.kind) : activate(value(0), c.kind);
-    const u64 at = (u64)column * heights + output;
+    if constexpr (GOAL == GOAL_DOWNS) {
+      all = (index == 0 ? 0.f : all) + end.weight * to_f32(from_f32<act>(y));
+      if (index + 1 < chosen.parts()) return;
+      const act sum = from_f32<act>(all);
+      const u64 at = (u64)chosen.row(part) * heights + output;
+      if (call.residual) call.residual[at] = from_f32<act>(to_f32(end.before) + to_f32(sum));
+      else reinterpret_cast<act*>(c.y)[at] = sum;
+      return;
+    }
+    const u64 at = (u64)(EXPERTS ? part.choice : column) * heights + output;
     if constexpr (PUSHED) push_output(call.push, number, output, from_f32<act>(y));
     else if (ROUNDED && call.residual)
       call.residual[at] = from_f32<act>(to_f32(end.before) + to_f32(from_f32<act>(y)));
@@ -418,6 +468,10 @@ struct Tile {
     full = ring + stages * ROWS * pitch;
     empty = full + stages * 8;
     start_ring(full, empty, stages, WARPS);
+    if constexpr (EXPERTS) {
+      __shared__ u32 experts[SMALL_CHOICES];
+      chosen.find(experts);
+    }
     if (threadIdx.x >= WARPS * 32) {
       produce();
     } else {
@@ -430,28 +484,4 @@ struct Tile {
     }
   }
 };
-
-extern __shared__ __align__(128) u8 dynamic_shared[];
-
-#define BODY(...) Tile<__VA_ARGS__>(a).run(dynamic_shared)
-#else
-// f32 and older cards have no code here: the device never launches these for them.
-#define BODY(...) (void)a
 #endif
-
-#define ENTRY(NAME, ...)                                                                \
-  __global__ void __launch_bounds__(SMALL_M_THREADS, SMALL_M_BLOCKS_PER_MULTIPROCESSOR) \
-      NAME(const CodedSmall a) {                                                        \
-    BODY(__VA_ARGS__);                                                                  \
-  }
-
-ENTRY(coded_small_e4m3, CODE_KIND_E4M3, OPERAND_ACT)
-ENTRY(coded_small_e4m3_bytes, CODE_KIND_E4M3, OPERAND_BYTES)
-ENTRY(coded_small_e4m3_row, CODE_KIND_E4M3, OPERAND_ROW)
-ENTRY(coded_small_e4m3_normed, CODE_KIND_E4M3, OPERAND_NORMED_ROW)
-ENTRY(coded_small_e4m3_bytes_pushed, CODE_KIND_E4M3, OPERAND_BYTES, true)
-ENTRY(coded_small_e4m3_row_pushed, CODE_KIND_E4M3, OPERAND_ROW, true)
-ENTRY(coded_small_int8, CODE_KIND_INT8, OPERAND_ACT)
-ENTRY(coded_small_int4, CODE_KIND_INT4, OPERAND_ACT)
-ENTRY(coded_small_e2m1, CODE_KIND_E2M1, OPERAND_ACT)
-ENTRY(coded_small_table, CODE_KIND_TABLE, OPERAND_ACT)

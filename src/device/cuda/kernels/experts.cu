@@ -22,7 +22,7 @@
 // and 64 x 128 in 3 stages of 27 KiB where experts get many rows. Bytes: each weight that is met
 // once per tile of choices, from L2 after the first. FLOPs: 2 x choices x outputs x inputs, tiles
 // that are not full waste the rest. f32, and inputs that are no multiple of 8, take a plain kernel.
-#include "abi_ops.h"
+#include "abi_experts.h"
 #include "activation.cuh"
 #include "mma.cuh"
 #include "routes.cuh"

@@ -111,19 +111,6 @@ __device__ void few(const FewExperts& a, u8* shared) {
   tiles.multiply_all(tiles.fill());
 }
 
-// The last block of the router's, when all logits are there.
-__device__ bool is_last(u32* ticket) {
-  __shared__ u32 before;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) before = atomicAdd(ticket, 1u);
-  __syncthreads();
-  if (before + 1 != gridDim.x) return false;
-  __threadfence();
-  if (threadIdx.x == 0) *ticket = 0;
-  return true;
-}
-
 template <u32 NT>
 __device__ void route(const RouteFew& a, u8* shared) {
   FewPlain<NT> tiles(a.product, shared);

@@ -22,12 +22,14 @@
 // Tried (ci/runs/2026-11-30-h200-copies.md): four products behind each other as one launch, whose
 // blocks take tiles by number and wait for counts of tiles, is 9 to 19 % slower; tensor maps in
 // place of a copy per row 2 to 5 %.
+#pragma once
 #include "abi_ops.h"
 #include "activation.cuh"
 #include "bulk.cuh"
 #include "logits_order.cuh"
 #include "norm_columns.cuh"
 #include "row_push.cuh"
+#include "small_experts.cuh"
 
 #define WARPS SMALL_M_WARPS
 
@@ -92,13 +94,6 @@ constexpr bool LOGITS = false;
 template <>
 constexpr bool LOGITS<float> = true;
 
-// An end in which outputs go to all ranks (row_push.cuh).
-struct Pushed {};
-template <class Out>
-constexpr bool PUSHES = false;
-template <>
-constexpr bool PUSHES<Pushed> = true;
-
 // What a block knows of its share of a row of logits: a thread of the outputs that it wrote.
 struct Found {
   u64 top = 0;
@@ -118,8 +113,9 @@ struct Found {
 };
 
 // ROWS of W, 16 or 8: with 8 the rows of the tensor core's tile beyond them are zeros.
-template <u32 ROWS, bool GATED>
+template <u32 ROWS, bool GATED, Goal GOAL = GOAL_ROWS>
 struct Tile {
+  static constexpr bool PUSHED = GOAL == GOAL_PUSHED, EXPERTS = Chosen<GOAL>::EXPERTS;
   static constexpr u32 HEIGHT = GATED ? SMALL_M_GATED_TILE : ROWS;  // outputs
   static constexpr u32 INPUTS = SMALL_M_INPUTS * SMALL_M_TILE / ROWS;
   static constexpr u32 PITCH = 2 * INPUTS + 64;
@@ -131,18 +127,21 @@ struct Tile {
   static_assert(ROWS * PITCH <= STAGE && (ROWS == 16 || !GATED), "a stage");
 
   const SmallGemm& c;
+  using Part = typename Chosen<GOAL>::Part;
   const u32 heights = GATED ? c.outputs / 2 : c.outputs;
-  const u32 tiles = (heights + HEIGHT - 1) / HEIGHT;
+  Chosen<GOAL> chosen = {c.routes, c.choices, c.rows, (heights + HEIGHT - 1) / HEIGHT};
+  const u32 tiles = chosen.tiles();
   const u32 stages = c.stages;
   u32 ring, full, empty;  // addresses in shared memory
 
   __device__ Tile(const SmallGemm& c) : c(c) {}
 
-  // The row of W for row `r` of a tile. Gated: the first eight are gates, the others the ups that
+  // The row of W for row `r` of a part. Gated: the first eight are gates, the others the ups that
   // they are multiplied with. Beyond the last row it is the last again: nobody stores it.
-  __device__ const act* row(u32 tile, u32 r) const {
-    const u32 output = tile * HEIGHT + r % HEIGHT;
-    return c.w + (u64)(min(output, heights - 1) + r / HEIGHT * heights) * c.inputs;
+  __device__ const act* row(const Part& part, u32 r) const {
+    const u32 output = part.slice * HEIGHT + r % HEIGHT;
+    const u32 row = min(output, heights - 1) + r / HEIGHT * heights;
+    return c.w + (u64)(EXPERTS ? part.expert * c.outputs + row : row) * c.inputs;
   }
 
   // By one thread, so that addresses are those of a warp: where each lane has its own they go to
@@ -151,15 +150,18 @@ struct Tile {
     if (!one_lane()) return;
     u32 stage = 0, phase = 0;
     for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x)
-      for (u32 first = 0; first < c.inputs; first += INPUTS) {
-        const u32 barrier = full + stage * 8, to = ring + stage * STAGE;
-        const u32 bytes = min(INPUTS, c.inputs - first) * 2;
-        barrier_wait(empty + stage * 8, phase ^ 1);
-        barrier_expect(barrier, ROWS * bytes);
+      for (u32 index = 0; index < chosen.parts(); index++) {
+        const Part part = chosen.part(tile, index);
+        for (u32 first = 0; first < c.inputs; first += INPUTS) {
+          const u32 barrier = full + stage * 8, to = ring + stage * STAGE;
+          const u32 bytes = min(INPUTS, c.inputs - first) * 2;
+          barrier_wait(empty + stage * 8, phase ^ 1);
+          barrier_expect(barrier, ROWS * bytes);
 #pragma unroll
-        for (u32 r = 0; r < ROWS; r++)
-          copy_bulk(to + r * PITCH, row(tile, r) + first, bytes, barrier);
-        if (++stage == stages) stage = 0, phase ^= 1;
+          for (u32 r = 0; r < ROWS; r++)
+            copy_bulk(to + r * PITCH, row(part, r) + first, bytes, barrier);
+          if (++stage == stages) stage = 0, phase ^= 1;
+        }
       }
   }
 
@@ -198,46 +200,61 @@ struct Tile {
   __device__ void consume(const u8* shared, act* normed_x, float* sums) const {
     const u32 lane = threadIdx.x % 32, r = lane / 4;
     const u8* const left = shared + r * PITCH + inputs_of_lane() * 2;
-    const act* right = c.x + (u64)r * c.inputs + inputs_of_lane();
-    if (c.norm_weight) {
+    const act* const x_of_lane = c.x + inputs_of_lane();
+    const act* right = x_of_lane + (u64)r * c.inputs;
+    if (!EXPERTS && c.norm_weight) {
       norm_x(c, normed_x, sums);
       right = normed_x + inputs_of_lane();
     } else {
       begin();
     }
-    const u32 number = PUSHES<Out> ? number_of_row(c.push) : 0;
-    // Places are of stages; behind the last ones of a tile come the first ones of the next.
+    const u32 number = PUSHED ? number_of_row(c.push) : 0;
+    // A part has one row of x, in the first column.
+    const bool has_row = r < (EXPERTS ? 1 : c.rows);
+    const auto x_of = [&](u32 tile, u32 index) {
+      return x_of_lane + (u64)chosen.row_of_x(chosen.part(tile, index)) * c.inputs;
+    };
+    if constexpr (EXPERTS) right = x_of(blockIdx.x, 0);
+    // Places are of stages; behind the last ones of a part come the first ones of the next.
     uint4 x[AHEAD][PIECES];
 #pragma unroll
-    for (u32 i = 0; i < AHEAD; i++) fetch(x[i], right, r < c.rows, i * INPUTS);
-    float acc[2][4] = {};
+    for (u32 i = 0; i < AHEAD; i++) fetch(x[i], right, has_row, i * INPUTS);
+    float acc[2][4] = {}, all = 0.f;
     Found found;
     u32 stage = 0, phase = 0;
-    for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-      const float before = PUSHES<Out> ? 0.f : residual_of(tile);
-      for (u32 some = 0; some < c.inputs; some += AHEAD * INPUTS) {
-#pragma unroll
-        for (u32 i = 0; i < AHEAD; i++) {
-          const u32 first = some + i * INPUTS, next = first + AHEAD * INPUTS;
-          if (first >= c.inputs) break;
-          barrier_wait(full + stage * 8, phase);
-          multiply_stage(acc, left + stage * STAGE, x[i], first);
-          __syncwarp();
-          if (lane == 0) barrier_arrive(empty + stage * 8);
-          if (++stage == stages) stage = 0, phase ^= 1;
-          fetch(x[i], right, r < c.rows, next < c.inputs ? next : i * INPUTS);
+    for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x)
+      for (u32 index = 0; index < chosen.parts(); index++) {
+        const Part part = chosen.part(tile, index);
+        const float before = PUSHED || GOAL == GOAL_UPS ? 0.f : residual_of(part);
+        const act* following = right;
+        if constexpr (EXPERTS) {
+          const bool same_tile = index + 1 < chosen.parts();
+          following = same_tile ? x_of(tile, index + 1) : x_of(tile + gridDim.x, 0);
         }
+        for (u32 some = 0; some < c.inputs; some += AHEAD * INPUTS) {
+#pragma unroll
+          for (u32 i = 0; i < AHEAD; i++) {
+            const u32 first = some + i * INPUTS, next = first + AHEAD * INPUTS;
+            if (first >= c.inputs) break;
+            barrier_wait(full + stage * 8, phase);
+            multiply_stage(acc, left + stage * STAGE, x[i], first);
+            __syncwarp();
+            if (lane == 0) barrier_arrive(empty + stage * 8);
+            if (++stage == stages) stage = 0, phase ^= 1;
+            const bool goes_on = next < c.inputs;
+            fetch(x[i], goes_on ? right : following, has_row, goes_on ? next : i * INPUTS);
+          }
+        }
+        finish<Out>(part, index, before, number, acc, sums, found, all);
+        right = following;
       }
-      finish<Out>(tile, before, number, acc, sums, found);
-    }
-    if constexpr (LOGITS<Out>) leave<Out>(found);
+    if constexpr (LOGITS<Out>) leave(found);
   }
 
   // The largest logit of this block's share of each row, and what was seen of it.
-  template <class Out>
   __device__ void leave(Found found) const {
-    static_assert(HEIGHT == 16, "sixteen threads have the outputs of a row");
-    if (!c.best) return;
+    // Sixteen threads have the outputs of a row.
+    if (HEIGHT != 16 || !c.best) return;
     found.join();
     const u32 row = threadIdx.x / 16;
     if (threadIdx.x % 16 != 0 || row >= c.rows) return;
@@ -246,19 +263,22 @@ struct Tile {
     to[1] = found.seen;
   }
 
-  // What this thread's output of a tile is added to.
-  __device__ float residual_of(u32 tile) const {
-    const u32 column = threadIdx.x / HEIGHT, output = tile * HEIGHT + threadIdx.x % HEIGHT;
-    const bool has = !GATED && c.residual && column < c.rows && output < heights;
-    return has ? to_f32(c.residual[(u64)column * heights + output]) : 0.f;
+  // What this thread's output of a part is added to.
+  __device__ float residual_of(const Part& part) const {
+    const u32 column = threadIdx.x / HEIGHT, output = part.slice * HEIGHT + threadIdx.x % HEIGHT;
+    const u32 row = EXPERTS ? chosen.row(part) : column;
+    const bool has = !GATED && c.residual && column < (EXPERTS ? 1 : c.rows) && output < heights;
+    return has ? to_f32(c.residual[(u64)row * heights + output]) : 0.f;
   }
 
-  // The tile's end: the warps' shares are added in order.
+  // A part's end: the warps' shares are added in order.
   template <class Out>
-  __device__ void finish(u32 tile, float before, u32 number, float (&acc)[2][4], float* sums,
-                         Found& found) const {
+  __device__ void finish(const Part& part, u32 index, float before, u32 number,
+                         float (&acc)[2][4], float* sums, Found& found, float& all) const {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    // All have read the sums of the tile before.
+    float weight = 0.f;
+    if constexpr (GOAL == GOAL_DOWNS) weight = chosen.weight(part);
+    // All have read the sums of the part before.
     meet();
 #pragma unroll
     for (int e = 0; e < 4; e++) {
@@ -267,17 +287,28 @@ struct Tile {
     }
     meet();
     static_assert(HEIGHT * SMALL_M_ROWS <= WARPS * 32, "an output of a thread");
-    const u32 r = threadIdx.x % HEIGHT, column = threadIdx.x / HEIGHT, output = tile * HEIGHT + r;
-    if (column < c.rows && output < heights) {
+    const u32 r = threadIdx.x % HEIGHT, column = threadIdx.x / HEIGHT;
+    const u32 output = part.slice * HEIGHT + r;
+    if (column < (EXPERTS ? 1 : c.rows) && output < heights) {
+      const float* const bias = EXPERTS && c.bias ? c.bias + part.expert * c.outputs : c.bias;
       const auto value = [&](u32 r, u32 output) {
-        return sum_of_shares<WARPS>(sums, r, column) + (c.bias ? c.bias[output] : 0.f);
+        return sum_of_shares<WARPS>(sums, r, column) + (bias ? bias[output] : 0.f);
       };
       const float first = value(r, output);
       float y;
       if constexpr (GATED) y = activate_gated(first, value(r + 8, heights + output), c.kind);
       else y = activate(first, c.kind);
-      const u64 at = (u64)column * heights + output;
-      if constexpr (PUSHES<Out>) push_output(c.push, number, output, from_f32<act>(y));
+      const u64 at = (u64)(EXPERTS ? part.choice : column) * heights + output;
+      if constexpr (GOAL == GOAL_DOWNS) {
+        all = (index == 0 ? 0.f : all) + weight * to_f32(from_f32<act>(y));
+        if (index + 1 < chosen.parts()) return;
+        const act sum = from_f32<act>(all);
+        const u64 to = (u64)chosen.row(part) * heights + output;
+        if (c.residual) c.residual[to] = from_f32<act>(before + to_f32(sum));
+        else reinterpret_cast<act*>(c.y)[to] = sum;
+        return;
+      }
+      if constexpr (PUSHED) push_output(c.push, number, output, from_f32<act>(y));
       else if (!GATED && c.residual)
         c.residual[at] = from_f32<act>(before + to_f32(from_f32<act>(y)));
       else reinterpret_cast<Out*>(c.y)[at] = from_f32<Out>(y);
@@ -291,6 +322,10 @@ struct Tile {
     full = ring + stages * STAGE;
     empty = full + stages * 8;
     start_ring(full, empty, stages, WARPS);
+    if constexpr (EXPERTS) {
+      __shared__ u32 experts[SMALL_CHOICES];
+      chosen.find(experts);
+    }
     if (threadIdx.x >= WARPS * 32) {
       produce();
     } else {
@@ -299,23 +334,4 @@ struct Tile {
     }
   }
 };
-
-extern __shared__ __align__(128) u8 dynamic_shared[];
-
-#define BODY(ROWS, GATED, OUT) Tile<ROWS, GATED>(a).template run<OUT>(dynamic_shared)
-#else
-#define BODY(ROWS, GATED, OUT) (void)a
 #endif
-
-#define ENTRY(NAME, ROWS, GATED, OUT)                                                   \
-  __global__ void __launch_bounds__(SMALL_M_THREADS, SMALL_M_BLOCKS_PER_MULTIPROCESSOR) \
-      NAME(const SmallGemm a) {                                                         \
-    BODY(ROWS, GATED, OUT);                                                             \
-  }
-
-ENTRY(gemm_small_m, SMALL_M_TILE, false, act)
-ENTRY(gemm_small_m_eights, SMALL_M_EIGHTS_TILE, false, act)
-ENTRY(gemm_small_m_gated, SMALL_M_TILE, true, act)
-ENTRY(gemm_small_m_logits, SMALL_M_TILE, false, float)
-ENTRY(gemm_small_m_pushed, SMALL_M_TILE, false, Pushed)
-ENTRY(gemm_small_m_pushed_eights, SMALL_M_EIGHTS_TILE, false, Pushed)

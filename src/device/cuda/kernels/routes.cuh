@@ -1,14 +1,17 @@
 // Which experts rows choose, and choices brought together by expert: experts.cu has a launch for
-// each, experts_few.cu does both in the last block of the router's product.
+// each, experts_few.cu does both in the last block of the router's product, experts_small.cu the
+// first one.
 #pragma once
-#include "abi_ops.h"
+#include "abi_experts.h"
 
 // What comes near in ROUTE_SCORE_SPARSE_MIXER.
 #define SPARSE_MIXER_SPAN 0.02f
 
 // Of a warp.
 struct RouteScratch {
-  float worth[MAX_EXPERTS], of_group[MAX_EXPERT_GROUPS];
+  // What experts are chosen by, where that goes by groups; then the weights of those chosen.
+  float worth[MAX_EXPERTS];
+  float of_group[MAX_EXPERT_GROUPS];
 };
 
 // Of a row's worths, in `groups` parts: take away those outside of the best groups. Of equal groups
@@ -113,6 +116,7 @@ __device__ void choose_of(const RouteRows& a, u32 r, RouteScratch& s) {
     keep_groups(a, s);
 #pragma unroll
     for (u32 i = 0; i < PER_LANE; i++) worth[i] = s.worth[i * 32 + lane];
+    __syncwarp();
   }
 
   float* numbers = a.routes + (u64)r * 2 * top_k;
@@ -133,13 +137,12 @@ __device__ void choose_of(const RouteRows& a, u32 r, RouteScratch& s) {
     chosen += weight;
     if (lane == 0) {
       numbers[j] = (float)expert;
-      numbers[top_k + j] = weight;
+      s.worth[j] = weight;
     }
   }
   __syncwarp();
   const float total = a.renormalise ? chosen : all;
-  for (u32 j = lane; j < top_k; j += 32)
-    numbers[top_k + j] = numbers[top_k + j] / total * a.scale;
+  for (u32 j = lane; j < top_k; j += 32) numbers[top_k + j] = s.worth[j] / total * a.scale;
 }
 
 // routes[r] = numbers, then weights, of the top_k largest, by a warp. Numbers stay below `experts`
@@ -147,6 +150,19 @@ __device__ void choose_of(const RouteRows& a, u32 r, RouteScratch& s) {
 __device__ __forceinline__ void choose(const RouteRows& a, u32 r, RouteScratch& scratch) {
   if (a.experts <= 128) choose_of<4>(a, r, scratch);
   else choose_of<MAX_EXPERTS / 32>(a, r, scratch);
+}
+
+// The last block of the router's, when all logits are there.
+__device__ bool is_last(u32* ticket) {
+  __shared__ u32 before;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) before = atomicAdd(ticket, 1u);
+  __syncthreads();
+  if (before + 1 != gridDim.x) return false;
+  __threadfence();
+  if (threadIdx.x == 0) *ticket = 0;
+  return true;
 }
 
 // Of a block.
