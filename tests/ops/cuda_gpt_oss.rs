@@ -3,7 +3,7 @@
 
 use super::quant_cases::{Case, Coded};
 use super::*;
-use triton_vllm::device::CodeType;
+use triton_vllm::device::{CodeType, Seam};
 
 /// gpt-oss's own heads, one KV head, all, a width that no tile fits.
 const HEADS: [(usize, usize, usize); 4] = [(64, 8, 64), (8, 1, 128), (4, 4, 64), (3, 1, 20)];
@@ -86,16 +86,21 @@ const MIXTURES: [Mixture; 5] = [
     (160, 64, 128, 2, 2),
 ];
 
-/// The mixture's inside and its sum. `stacks`: of gates and ups, and of downs.
+/// The mixture's inside, its sum, and what follows that. `stacks`: of gates and ups, and of downs.
+/// With `normed` the router reads a norm of its input, whose rounding may choose other experts.
 fn mixture<D: grader::Graded>(
     b: &mut Bench<D>,
     shape: Mixture,
     stacks: [D::Weight; 2],
+    normed: bool,
 ) -> Result<Results> {
     let (rows, hidden, ffn, experts, top_k) = shape;
     let [up, down] = stacks;
     let routing = Routing::softmax(experts, top_k, true);
-    let x = b.input(rows, hidden, 46);
+    let [weight, before] = [57, 58].map(|seed| b.vector(seed, hidden));
+    let [norm, input_norm] =
+        [weight, before].map(|weight| Norm { kind: NormKind::Rms, weight, bias: None, eps: 1e-5 });
+    let (input, mut x) = (b.input(rows, hidden, 46), b.tensor(rows, hidden));
     let router = b.router(47, experts, hidden);
     let router_bias = b.vector(48, experts);
     let up_bias = b.wide_vector(49, experts * 2 * ffn);
@@ -105,6 +110,12 @@ fn mixture<D: grader::Graded>(
     let mut middle = b.tensor(rows * top_k, ffn);
     let mut parts = b.tensor(rows * top_k, hidden);
     let mut out = b.tensor(rows, hidden);
+    if normed {
+        // Of a single row the router may make it.
+        b.dev.norm(&input_norm, &input, &mut x)?;
+    } else {
+        x = input;
+    }
     b.dev.route(&router, Some(&router_bias), None, &routing, &x, &mut routes)?;
     b.dev.experts_act(&up, Some(&up_bias), Activation::SwigluOai, &routes, &x, &mut middle)?;
     b.dev.experts(&down, Some(&down_bias), &routes, &middle, &mut parts)?;
@@ -112,6 +123,13 @@ fn mixture<D: grader::Graded>(
     let each = b.dev.read(&parts, rows * top_k)?;
     let mut sum = b.tensor(rows, hidden);
     b.dev.experts_sum(&down, Some(&down_bias), &routes, &middle, &mut parts, &mut sum)?;
+
+    let (mut residual, mut delta) = (b.input(rows, hidden, 59), b.tensor(rows, hidden));
+    let mut normed = b.tensor(rows, hidden);
+    let (delta, residual_to, normed_to) = (&mut delta, &mut residual, &mut normed);
+    let seam = Seam { norm: &norm, delta, residual: residual_to, normed: normed_to, next: None };
+    let bias = Some(&down_bias);
+    b.dev.experts_sum_add_norm(&down, bias, &routes, &middle, &mut parts, seam)?;
 
     let routes = b.dev.read(&routes, rows)?;
     let [numbers, weights] = [0, top_k].map(|from| {
@@ -125,6 +143,8 @@ fn mixture<D: grader::Graded>(
         ("parts", each),
         ("mixture", b.dev.read(&out, rows)?),
         ("mixture at once", b.dev.read(&sum, rows)?),
+        ("mixture and residual", b.dev.read(&residual, rows)?),
+        ("norm of both", b.dev.read(&normed, rows)?),
     ])
 }
 
@@ -139,7 +159,7 @@ fn experts_with_biases() {
             compare!(dtype, &Setup::default(), &format!("biased {shape:?}"), 2.0, |b| {
                 let up = b.experts(51, experts, ffn, hidden, true);
                 let down = b.experts(52, experts, hidden, ffn, false);
-                mixture(b, shape, [up, down])
+                mixture(b, shape, [up, down], shape.0 == 1)
             });
         }
     });
@@ -157,7 +177,7 @@ fn company_changes_no_bit_of_a_mixture() {
             let mut b = Bench::<Cuda>::new(dtype, &Setup::default());
             let up = b.experts(51, experts, ffn, hidden, true);
             let down = b.experts(52, experts, hidden, ffn, false);
-            mixture(&mut b, shape, [up, down]).unwrap()
+            mixture(&mut b, shape, [up, down], true).unwrap()
         };
         for sizes in SIZES {
             let whole = run(sizes[0]);
@@ -196,7 +216,7 @@ fn experts_of_codes_with_biases() {
                 let up = up.upload(&mut b.dev, stack(true), b.dtype);
                 let down = Coded::new(&down, &vec![hidden; experts], 54);
                 let down = down.upload(&mut b.dev, stack(false), b.dtype);
-                mixture(b, shape, [up, down])
+                mixture(b, shape, [up, down], shape.0 == 1)
             });
         }
     });
