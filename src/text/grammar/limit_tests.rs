@@ -115,7 +115,7 @@ fn hostile_grammars_cost_no_more_than_others() {
             assert!(text.chars().count() < 600, "{name}: {text}");
         }
     };
-    std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).unwrap().join().unwrap();
+    on_a_large_stack(work);
 }
 
 /// Ends after some questions, as if the client had left.
@@ -148,6 +148,95 @@ fn a_compilation_ends_with_whom_it_is_for() {
     let outcome = rig.grammars().compile(&outputs, &Short(AtomicUsize::new(usize::MAX)));
     let text = outcome.err().expect("stopped").to_string();
     assert!(text.contains("longer than 5000 ms") && text.contains("grammar-timeout-ms"), "{text}");
+}
+
+/// Goes on, and counts how often it is asked.
+#[derive(Debug)]
+struct Counting(AtomicUsize);
+
+impl Interrupt for Counting {
+    fn check(&self) -> Result<()> {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn stop_by(&self, _: StopHandle) {}
+}
+
+/// A chain of `n` definitions, each of which a `link` leads on.
+fn chain(n: usize, link: fn(Value) -> Value, last: Value) -> Value {
+    let next = |i: usize| link(json!({"$ref": format!("#/$defs/d{}", i + 1)}));
+    let mut all: serde_json::Map<_, _> = (0..n).map(|i| (format!("d{i}"), next(i))).collect();
+    all.insert(format!("d{n}"), last);
+    all.insert("other".into(), json!({"multipleOf": 99_991}));
+    json!({"json": {"$defs": all, "$ref": "#/$defs/d0"}})
+}
+
+fn on_a_large_stack(work: impl FnOnce() + Send + 'static) {
+    std::thread::Builder::new().stack_size(STACK_BYTES).spawn(work).unwrap().join().unwrap();
+}
+
+/// Schemas whose parts are looked at over and over: each asks on its way whether to go on, and ends
+/// by itself.
+#[test]
+fn schemas_that_take_long_can_be_ended() {
+    on_a_large_stack(|| {
+        let last = || json!({"multipleOf": 9_973});
+        let wide: Vec<String> = (0..3_000).map(|i| format!("n{i}")).collect();
+        let both =
+            |i: usize| json!({"allOf": [{"$ref": "#/$defs/n"}, {"required": [i.to_string()]}]});
+        let names = json!({"json": {
+            "$defs": {"n": {"type": "object", "required": wide}},
+            "anyOf": (0..1_500).map(both).collect::<Vec<_>>(),
+        }});
+        let any = |next| json!({"anyOf": [next, {"type": "string"}]});
+        let rig = Rig::opt();
+        for (name, outputs) in [
+            ("references", chain(3_000, |next| next, last())),
+            ("anyOf", chain(2_400, any, last())),
+            ("allOf", chain(2_500, |next| json!({"allOf": [next]}), last())),
+            ("names", names),
+        ] {
+            let outputs = StructuredOutputs::parse(&outputs).unwrap();
+            let asked = Counting(AtomicUsize::new(0));
+            let refused = rig.grammars().compile(&outputs, &asked).err().map(|e| e.to_string());
+            let asked = asked.0.into_inner();
+            assert!(asked > 100, "{name}: asked {asked} times: {refused:?}");
+            let refused = refused.expect(name);
+            assert!(refused.contains("limit of 2000000 parts and names"), "{name}: {refused}");
+
+            let gone = rig.grammars().compile(&outputs, &Short(AtomicUsize::new(asked / 2))).err();
+            assert_eq!(gone, Some(Error::Cancelled("gone".into())), "{name}");
+        }
+    });
+}
+
+/// What no walk is needed for is prepared in one pass, and what it makes is not too deep.
+#[test]
+fn long_chains_are_prepared_in_one_pass() {
+    on_a_large_stack(|| {
+        let rig = Rig::opt();
+        let last = || json!({"type": "null"});
+        let any = |next| json!({"anyOf": [next, {"type": "string"}]});
+        for (name, outputs) in [
+            ("fewer that are walked", chain(1_000, |next| next, json!({"multipleOf": 9_973}))),
+            ("references", chain(9_900, |next| next, last())),
+            ("anyOf", chain(2_400, any, last())),
+            ("allOf", chain(2_500, |next| json!({"allOf": [next]}), last())),
+        ] {
+            let start = Instant::now();
+            let outputs = StructuredOutputs::parse(&outputs).unwrap();
+            let asked = Counting(AtomicUsize::new(0));
+            let outcome = rig.grammars().compile(&outputs, &asked);
+            let text = outcome.err().map_or_else(|| "served".into(), |e| e.to_string());
+            if std::env::var_os("SHOW").is_some() {
+                println!("{name}: {:?}: {asked:?}: {text:.110}", start.elapsed());
+            }
+            assert!(!text.contains("parts and names"), "{name}: {text}");
+            // About once for each byte that may begin a text, and for a thousand parts.
+            assert!(asked.0.into_inner() < 400, "{name}: {text}");
+        }
+    });
 }
 
 #[test]

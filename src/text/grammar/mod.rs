@@ -102,7 +102,7 @@ impl Grammars {
     ) -> Result<GrammarMatcher> {
         let factory = self.factory.get_or_init(|| self.make_factory());
         let factory = factory.as_ref().map_err(Clone::clone)?;
-        let grammar = self.grammar(outputs)?;
+        let grammar = self.grammar(outputs, interrupt)?;
         interrupt.check()?;
 
         let env = factory.tok_env().clone();
@@ -139,15 +139,19 @@ impl Grammars {
         Ok(factory)
     }
 
-    fn grammar(&self, outputs: &StructuredOutputs) -> Result<TopLevelGrammar> {
+    fn grammar(
+        &self,
+        outputs: &StructuredOutputs,
+        interrupt: &dyn Interrupt,
+    ) -> Result<TopLevelGrammar> {
         let rules = JsonRules::new(&outputs.options, &self.options);
         Ok(match &outputs.constraint {
             Constraint::Json(schema) => {
-                TopLevelGrammar::from_json_schema(schema::prepared(schema, &rules)?)
+                TopLevelGrammar::from_json_schema(schema::prepared(schema, &rules, interrupt)?)
             }
             Constraint::JsonObject => {
                 let schema = json!({"type": "object"});
-                TopLevelGrammar::from_json_schema(schema::prepared(&schema, &rules)?)
+                TopLevelGrammar::from_json_schema(schema::prepared(&schema, &rules, interrupt)?)
             }
 
             Constraint::Regex(pattern) => {
@@ -172,7 +176,7 @@ impl Grammars {
                 TopLevelGrammar::from_lark(text.clone())
             }
             Constraint::StructuralTag(tag) => {
-                let lark = tags::to_lark(tag, &rules)?;
+                let lark = tags::to_lark(tag, &rules, interrupt)?;
                 check_nesting("structural_tag", &lark)?;
                 TopLevelGrammar::from_lark(lark)
             }

@@ -5,10 +5,12 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `branches` | whether those of a `oneOf` exclude each other |
 //! | `parts` | what the parts of one schema (`allOf`, `$ref`, ...) are together |
 //! | `values` | numbers, texts and constants |
 //! | `size` | how large a schema may be |
 
+mod branches;
 mod parts;
 mod size;
 #[cfg(test)]
@@ -19,10 +21,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{json, Map, Value};
 
+use super::interrupt::Interrupt;
 use super::lark::ascii_classes;
 use crate::error::Result;
 use crate::invalid;
 use crate::sampling::StructuredOptions;
+use branches::Branches;
 use parts::Parts;
 use size::Size;
 
@@ -46,12 +50,24 @@ impl JsonRules {
 ///
 /// # Errors
 /// InvalidArgument: it is neither an object nor `true`, or too large, with the number and limit.
-pub(super) fn prepared(schema: &Value, rules: &JsonRules) -> Result<Value> {
+/// And why `interrupt` ends it.
+pub(super) fn prepared(
+    schema: &Value,
+    rules: &JsonRules,
+    interrupt: &dyn Interrupt,
+) -> Result<Value> {
+    interrupt.check()?;
     if !matches!(schema, Value::Object(_) | Value::Bool(true)) {
         return Err(invalid!("Grammar error: a schema must be an object or true"));
     }
-    let parts = Parts::new(schema);
-    let mut writer = Writer { parts, size: Size::default(), open: BTreeMap::new(), overlap: false };
+    let mut writer = Writer {
+        parts: Parts::new(schema, interrupt),
+        branches: Branches::new(),
+        size: Size::default(),
+        open: BTreeMap::new(),
+        unwritten: Vec::new(),
+        overlap: false,
+    };
     let mut map = match writer.schema(schema, Role::Alone)? {
         Value::Object(map) => map,
         _ => Map::new(),
@@ -108,16 +124,20 @@ const NEUTRAL: [&str; 20] = [
 ];
 struct Writer<'a> {
     parts: Parts<'a>,
+    branches: Branches,
     size: Size,
     /// Pointers to schemas that are parts somewhere, with the names of their copies that are not
-    /// closed; None: not written yet.
-    open: BTreeMap<String, (String, bool)>,
+    /// closed.
+    open: BTreeMap<String, String>,
+    /// Those whose copies are still to be written.
+    unwritten: Vec<(String, String)>,
     overlap: bool,
 }
 
 impl Writer<'_> {
     fn schema(&mut self, schema: &Value, role: Role) -> Result<Value> {
         self.size.value()?;
+        self.parts.count(1)?;
         let Value::Object(map) = schema else { return Ok(schema.clone()) };
         let several = Parts::are_several(map);
         let inner = if several { Role::Part } else { role };
@@ -134,7 +154,7 @@ impl Writer<'_> {
         }
         values::bound_integers(&mut out);
         if role == Role::Alone {
-            self.close(map, &mut out);
+            self.close(map, &mut out)?;
         }
         Ok(Value::Object(out))
     }
@@ -169,7 +189,7 @@ impl Writer<'_> {
             ("prefixItems", Value::Array(list)) => self.list(list, Role::Alone)?,
             ("items" | "additionalProperties", _) => self.schema(value, Role::Alone)?,
             ("oneOf", Value::Array(list)) => {
-                self.overlap |= !self.parts.are_disjoint(list);
+                self.overlap |= !self.branches.are_disjoint(list, &self.parts);
                 let branches = self.list(list, inner)?;
                 if map.contains_key("anyOf") {
                     add_parts(out, vec![json!({"anyOf": branches})])
@@ -265,23 +285,22 @@ impl Writer<'_> {
         if role == Role::Alone {
             return to.replace("/oneOf/", "/anyOf/");
         }
+        if let Some(name) = self.open.get(pointer) {
+            return format!("#/$defs/{name}");
+        }
         let next = self.open.len();
         let mut name = format!("part{next}");
         while self.parts.has_definition(&name) {
             name.push('_');
         }
-        let (name, _) = self.open.entry(pointer.to_string()).or_insert((name, false));
+        self.open.insert(pointer.to_string(), name.clone());
+        self.unwritten.push((to.clone(), name.clone()));
         format!("#/$defs/{name}")
     }
 
     /// Write what [`Writer::reference`] has promised; a copy may refer to others.
     fn add_open_copies(&mut self, root: &mut Map<String, Value>) -> Result<()> {
-        loop {
-            let next = self.open.iter_mut().find(|(_, (_, written))| !written);
-            let Some((pointer, (name, written))) = next else { return Ok(()) };
-            *written = true;
-            let to = format!("#{pointer}");
-            let name = name.clone();
+        while let Some((to, name)) = self.unwritten.pop() {
             let Some(target) = self.parts.target(&to) else { continue };
             let copy = self.schema(target, Role::Part)?;
             let definitions = root.entry("$defs").or_insert_with(|| json!({}));
@@ -289,22 +308,27 @@ impl Writer<'_> {
                 definitions.insert(name, copy);
             }
         }
+        Ok(())
     }
 
     /// No properties but those that are listed, here or in a part, unless it says otherwise.
-    fn close(&self, map: &Map<String, Value>, out: &mut Map<String, Value>) {
+    fn close(&mut self, map: &Map<String, Value>, out: &mut Map<String, Value>) -> Result<()> {
         let refused = map.get("unevaluatedProperties") == Some(&Value::Bool(false));
         let open = ["additionalProperties", "unevaluatedProperties"];
         if open.iter().any(|key| map.contains_key(*key)) && !refused {
-            return;
+            return Ok(());
         }
-        let Some(names) = self.parts.listed(map) else { return };
+        let Some(names) = self.parts.listed(map)? else { return Ok(()) };
+        if Parts::are_several(map) {
+            self.size.closed(names.len())?;
+        }
         let listed = out.entry("properties").or_insert_with(|| json!({}));
-        let Value::Object(listed) = listed else { return };
+        let Value::Object(listed) = listed else { return Ok(()) };
         for name in names {
             listed.entry(name).or_insert(Value::Bool(true));
         }
         out.entry("additionalProperties").or_insert(Value::Bool(false));
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::ebnf;
+use super::interrupt::Interrupt;
 use super::lark::{ascii_classes, quoted};
 use super::schema::{self, JsonRules};
 use crate::error::{Error, Result};
@@ -21,9 +22,9 @@ const MAX_TAGS: usize = 500;
 
 /// # Errors
 /// InvalidArgument: a member is missing or of another type; Unsupported: a format that is not
-/// built.
-pub(super) fn to_lark(tag: &Value, json: &JsonRules) -> Result<String> {
-    let mut writer = Writer { json, out: String::new(), rules: 0 };
+/// built. And why `interrupt` ends it.
+pub(super) fn to_lark(tag: &Value, json: &JsonRules, interrupt: &dyn Interrupt) -> Result<String> {
+    let mut writer = Writer { json, interrupt, out: String::new(), rules: 0 };
     let body = match (tag.get("structures"), tag.get("format")) {
         (Some(structures), _) => writer.structures(list(structures, "structures")?, tag)?,
         (None, Some(format)) => writer.format(format, 0)?,
@@ -55,6 +56,7 @@ fn escaped(text: &str) -> String {
 
 struct Writer<'a> {
     json: &'a JsonRules,
+    interrupt: &'a dyn Interrupt,
     out: String,
     rules: usize,
 }
@@ -90,7 +92,7 @@ impl Writer<'_> {
     }
 
     fn schema(&mut self, schema: &Value) -> Result<String> {
-        Ok(self.rule(&format!("%json {}", schema::prepared(schema, self.json)?)))
+        Ok(self.rule(&format!("%json {}", schema::prepared(schema, self.json, self.interrupt)?)))
     }
 
     /// A format, as an expression of Lark.
@@ -244,11 +246,12 @@ impl Writer<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::interrupt::NeverInterrupted;
     use super::*;
     use serde_json::json;
 
     fn lark(tag: Value) -> Result<String> {
-        to_lark(&tag, &JsonRules::default())
+        to_lark(&tag, &JsonRules::default(), &NeverInterrupted)
     }
 
     #[test]

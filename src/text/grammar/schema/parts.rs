@@ -1,29 +1,64 @@
 //! What hangs together in a schema: references inside it, and the parts that hold at the same
 //! place. Called by the writer of schemas; it changes nothing.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+use super::super::interrupt::Interrupt;
 use super::values;
 use crate::error::Result;
+use crate::invalid;
 
-/// References behind each other that are followed.
-const MAX_HOPS: usize = 16;
-/// Branches of a `oneOf` that are compared with each other; more count as overlapping.
-const MAX_COMPARED: usize = 100;
+/// Parts and their names that are looked at for all places of a schema together: a chain of
+/// references is walked from each of its links. One to three seconds, of the five of a compilation.
+const MAX_PARTS: u64 = 2_000_000;
+/// Steps between two questions whether to go on: a millisecond.
+const STRIDE: u64 = 4096;
 const BRANCHES: [&str; 3] = ["allOf", "anyOf", "oneOf"];
 
 pub(super) struct Parts<'a> {
     root: &'a Value,
     /// The whole schema's own name, which its references may repeat.
     id: Option<&'a str>,
+    /// Whether all values of `multipleOf` in the schema go together, so that some of them do.
+    multiples_fit: bool,
+    interrupt: &'a dyn Interrupt,
+    seen: Cell<u64>,
 }
 
 impl<'a> Parts<'a> {
-    pub fn new(root: &'a Value) -> Parts<'a> {
+    pub fn new(root: &'a Value, interrupt: &'a dyn Interrupt) -> Parts<'a> {
         let id = root.get("$id").or_else(|| root.get("id")).and_then(Value::as_str);
-        Parts { root, id: id.map(|id| id.trim_end_matches('#')).filter(|id| !id.is_empty()) }
+        Parts {
+            root,
+            id: id.map(|id| id.trim_end_matches('#')).filter(|id| !id.is_empty()),
+            multiples_fit: values::check_common_multiple(multiples(root).into_iter()).is_ok(),
+            interrupt,
+            seen: Cell::new(0),
+        }
+    }
+
+    /// Count what is looked at, and ask at times whether to go on.
+    ///
+    /// # Errors
+    /// InvalidArgument: it is more than a schema may have. And why `interrupt` ends it.
+    pub fn count(&self, steps: usize) -> Result<()> {
+        let before = self.seen.get();
+        let now = before + steps as u64;
+        self.seen.set(now);
+        if now > MAX_PARTS {
+            return Err(invalid!(
+                "Grammar error: `allOf`, `anyOf`, `oneOf` and `$ref` of the schema lead to more \
+                 than the limit of {MAX_PARTS} parts and names, counted at each place that has \
+                 them: use shorter chains of them"
+            ));
+        }
+        if now / STRIDE > before / STRIDE {
+            self.interrupt.check()?;
+        }
+        Ok(())
     }
 
     /// Does more than one thing at this place list or limit an object's properties?
@@ -54,27 +89,30 @@ impl<'a> Parts<'a> {
 
     /// The names that an object which `map` describes is to be closed over, and that `map` itself
     /// may lack. None: it stays open.
-    pub fn listed(&self, map: &Map<String, Value>) -> Option<BTreeSet<String>> {
+    ///
+    /// # Errors
+    /// Those of [`Parts::count`].
+    pub fn listed(&self, map: &Map<String, Value>) -> Result<Option<BTreeSet<String>>> {
         let mut names = BTreeSet::new();
         if !Parts::are_several(map) {
             let lists =
                 ["properties", "patternProperties"].iter().any(|key| map.contains_key(*key));
             add_names(map, &mut names);
-            return lists.then_some(names);
+            return Ok(lists.then_some(names));
         }
         let mut lists = map.contains_key("properties");
         add_names(map, &mut names);
         let mut seen = BTreeSet::new();
-        for part in self.parts_of(map, &mut seen) {
+        for part in self.parts_of(map, &mut seen)? {
             let others = part.get("additionalProperties").is_some_and(|v| *v != Value::Bool(false));
             let patterns = ["patternProperties", "unevaluatedProperties"];
             if others || patterns.iter().any(|key| part.contains_key(*key)) {
-                return None;
+                return Ok(None);
             }
             lists |= part.contains_key("properties");
-            add_names(part, &mut names);
+            self.count(add_names(part, &mut names))?;
         }
-        lists.then_some(names)
+        Ok(lists.then_some(names))
     }
 
     /// Everything that holds together with `map`, through references; each place once.
@@ -82,10 +120,11 @@ impl<'a> Parts<'a> {
         &'s self,
         map: &'s Map<String, Value>,
         seen: &mut BTreeSet<String>,
-    ) -> Vec<&'s Map<String, Value>> {
+    ) -> Result<Vec<&'s Map<String, Value>>> {
         let mut found = Vec::new();
         let mut open = vec![map];
         while let Some(map) = open.pop() {
+            self.count(1)?;
             let branches = BRANCHES.iter().filter_map(|key| map.get(*key)?.as_array()).flatten();
             let mut next: Vec<&Value> = branches.collect();
             if let Some(to) = map.get("$ref").and_then(Value::as_str).map(|to| self.local(to)) {
@@ -99,105 +138,50 @@ impl<'a> Parts<'a> {
                 open.push(part);
             }
         }
-        found
+        Ok(found)
     }
 
     /// # Errors
     /// InvalidArgument: the values of `multipleOf` that hold together make one with too many
-    /// digits.
+    /// digits. And those of [`Parts::count`].
     pub fn check_multiples(&self, map: &Map<String, Value>) -> Result<()> {
+        if self.multiples_fit {
+            return Ok(());
+        }
         let mut seen = BTreeSet::new();
-        let parts = self.parts_of(map, &mut seen);
+        let parts = self.parts_of(map, &mut seen)?;
         let all = parts.into_iter().chain([map]).filter_map(|part| part.get("multipleOf"));
         values::check_common_multiple(all)
     }
-
-    /// Is it sure that no two of the branches hold for the same value?
-    pub fn are_disjoint(&self, branches: &[Value]) -> bool {
-        if branches.len() > MAX_COMPARED {
-            return false;
-        }
-        let branches: Vec<&Value> = branches.iter().map(|schema| self.resolved(schema)).collect();
-        let pairs = (0..branches.len()).flat_map(|a| (0..a).map(move |b| (a, b)));
-        pairs.into_iter().all(|(a, b)| self.excludes(branches[a], branches[b], true))
-    }
-
-    fn resolved<'s>(&'s self, schema: &'s Value) -> &'s Value {
-        let mut schema = schema;
-        for _ in 0..MAX_HOPS {
-            let to = schema.get("$ref").and_then(Value::as_str).map(|to| self.local(to));
-            match to.and_then(|to| self.target(&to)) {
-                Some(target) => schema = target,
-                None => break,
-            }
-        }
-        schema
-    }
-
-    /// By their types, their constants, or a property that both must have.
-    fn excludes(&self, a: &Value, b: &Value, deep: bool) -> bool {
-        if types(a).is_disjoint(&types(b)) {
-            return true;
-        }
-        if let (Some(a), Some(b)) = (constants(a), constants(b)) {
-            return !a.iter().any(|value| b.contains(value));
-        }
-        let Some(first) = a.get("properties").and_then(Value::as_object).filter(|_| deep) else {
-            return false;
-        };
-        let must = |schema: &Value, name: &str| {
-            let required = schema.get("required").and_then(Value::as_array);
-            required.is_some_and(|all| all.iter().any(|one| one == name))
-        };
-        let objects = types(a).len() == 1 && types(b).len() == 1;
-        objects
-            && first.iter().any(|(name, schema)| {
-                let other = b.get("properties").and_then(|all| all.get(name));
-                let (schema, other) = (self.resolved(schema), other.map(|o| self.resolved(o)));
-                must(a, name)
-                    && must(b, name)
-                    && other.is_some_and(|other| self.excludes(schema, other, false))
-            })
-    }
 }
 
-fn add_names(map: &Map<String, Value>, names: &mut BTreeSet<String>) {
+/// All values of `multipleOf`, wherever they stand.
+fn multiples(root: &Value) -> Vec<&Value> {
+    let mut found = Vec::new();
+    let mut open = vec![root];
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Array(list) => open.extend(list),
+            Value::Object(map) => {
+                found.extend(map.get("multipleOf"));
+                open.extend(map.values());
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Returns how many there are.
+fn add_names(map: &Map<String, Value>, names: &mut BTreeSet<String>) -> usize {
+    let mut count = 0;
     if let Some(Value::Object(properties)) = map.get("properties") {
         names.extend(properties.keys().cloned());
+        count += properties.len();
     }
     if let Some(Value::Array(required)) = map.get("required") {
         names.extend(required.iter().filter_map(Value::as_str).map(str::to_string));
+        count += required.len();
     }
-}
-
-fn constants(schema: &Value) -> Option<Vec<&Value>> {
-    if let Some(one) = schema.get("const") {
-        return Some(vec![one]);
-    }
-    schema.get("enum").and_then(Value::as_array).map(|all| all.iter().collect())
-}
-
-/// The types of JSON that a schema names, by itself or in constants; all if it names none.
-fn types(schema: &Value) -> BTreeSet<&'static str> {
-    const ALL: [&str; 6] = ["array", "boolean", "null", "number", "object", "string"];
-    let named = |name: &str| {
-        let name = if name == "integer" { "number" } else { name };
-        ALL.into_iter().find(|known| *known == name)
-    };
-    let of_value = |value: &Value| match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
-    if let Some(constants) = constants(schema) {
-        return constants.into_iter().map(of_value).collect();
-    }
-    match schema.get("type") {
-        Some(Value::String(name)) => named(name).into_iter().collect(),
-        Some(Value::Array(list)) => list.iter().filter_map(|t| named(t.as_str()?)).collect(),
-        _ => ALL.into_iter().collect(),
-    }
+    count
 }

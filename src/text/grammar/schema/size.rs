@@ -15,6 +15,8 @@ const MAX_CHOICES: usize = 50_000;
 const MAX_NAMES: usize = 5_000;
 /// Of one object. Each may come next as long as none has come.
 const MAX_OPTIONAL: usize = 500;
+/// That objects are given by the parts they hold together with, each object anew.
+const MAX_INHERITED: usize = 200_000;
 /// `pattern` and `patternProperties`. Those of one object are compared with each other.
 const MAX_PATTERNS: usize = 500;
 const MAX_PATTERN_BYTES: usize = 1 << 15;
@@ -26,6 +28,7 @@ pub(super) struct Size {
     values: usize,
     choices: usize,
     names: usize,
+    inherited: usize,
     patterns: usize,
     pattern_bytes: usize,
     pattern_properties: usize,
@@ -82,6 +85,12 @@ impl Size {
             patterns.keys().try_for_each(|pattern| self.pattern(pattern))?;
         }
         Ok(())
+    }
+
+    /// The names that an object is closed over.
+    pub fn closed(&mut self, names: usize) -> Result<()> {
+        self.inherited += names;
+        within(self.inherited, MAX_INHERITED, "names that objects are given by their parts")
     }
 }
 

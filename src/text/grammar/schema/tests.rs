@@ -1,15 +1,16 @@
 //! What schemas become for the engine. What texts they then allow is tested one floor up.
 
+use super::super::interrupt::NeverInterrupted;
 use super::*;
 
 fn written(schema: Value) -> Value {
-    let mut written = prepared(&schema, &JsonRules::default()).unwrap();
+    let mut written = prepared(&schema, &JsonRules::default(), &NeverInterrupted).unwrap();
     written.as_object_mut().unwrap().shift_remove("x-guidance");
     written
 }
 
 fn refusal(schema: Value) -> String {
-    prepared(&schema, &JsonRules::default()).unwrap_err().to_string()
+    prepared(&schema, &JsonRules::default(), &NeverInterrupted).unwrap_err().to_string()
 }
 
 #[test]
@@ -114,23 +115,6 @@ fn one_of_is_any_of() {
         written(both),
         json!({"allOf": [{"anyOf": [{"type": "null"}]}], "anyOf": [{"type": "null"}]})
     );
-    let root = json!({"$defs": {"list": {"type": "array"}}});
-    let parts = Parts::new(&root);
-    let tagged = |name: &str| {
-        let kind = json!({"kind": {"const": name}});
-        json!({"type": "object", "properties": kind, "required": ["kind"]})
-    };
-    for (branches, disjoint) in [
-        (json!([{"type": "integer"}, {"$ref": "#/$defs/list"}]), true),
-        (json!([{"type": "integer"}, {"type": "number"}]), false),
-        (json!([{"const": 1}, {"enum": [2, "x"]}]), true),
-        (json!([{"const": 1}, {"enum": [1, "x"]}]), false),
-        (json!([tagged("a"), tagged("b")]), true),
-        (json!([tagged("a"), tagged("a")]), false),
-        (json!([{}, {"type": "null"}]), false),
-    ] {
-        assert_eq!(parts.are_disjoint(branches.as_array().unwrap()), disjoint, "{branches}");
-    }
 }
 
 #[test]
@@ -217,6 +201,13 @@ fn large_schemas_are_refused_with_a_number() {
         assert!(refused.starts_with("Grammar error: ") && refused.contains(text), "{refused}");
         assert!(refused.len() < 200);
     }
+
+    let inherited = |n: usize| {
+        let both = json!({"allOf": [{"$ref": "#/$defs/n"}, {"required": ["a"]}]});
+        json!({"$defs": {"n": {"properties": listed(499)}}, "anyOf": vec![both; n]})
+    };
+    assert_eq!(written(inherited(400))["anyOf"].as_array().unwrap().len(), 400);
+    assert!(refusal(inherited(401)).contains("limit of 200000 names that objects are given"));
     let described = json!({"description": names(20_000), "type": "null"});
     assert_eq!(written(described), json!({"type": "null"}));
 }
@@ -232,7 +223,8 @@ fn whitespace_follows_the_options() {
     let none = StructuredOptions::default();
     let own = json!({"x-guidance": {"lenient": true}});
     let of = |request: &StructuredOptions, engine: &StructuredOptions| {
-        prepared(&own, &JsonRules::new(request, engine)).unwrap()["x-guidance"].clone()
+        prepared(&own, &JsonRules::new(request, engine), &NeverInterrupted).unwrap()["x-guidance"]
+            .clone()
     };
     assert_eq!(of(&none, &none), json!({}));
     assert_eq!(of(&options(false, Some(" ?")), &none), json!({"whitespace_pattern": " ?"}));
@@ -241,5 +233,5 @@ fn whitespace_follows_the_options() {
         assert_eq!(x["whitespace_flexible"], false);
         assert_eq!((&x["item_separator"], &x["key_separator"]), (&json!(", "), &json!(": ")));
     }
-    assert!(prepared(&json!([]), &JsonRules::default()).is_err());
+    assert!(prepared(&json!([]), &JsonRules::default(), &NeverInterrupted).is_err());
 }
