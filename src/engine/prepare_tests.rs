@@ -119,3 +119,29 @@ fn books_are_tokenised_by_all_of_their_threads() {
     assert!(asking.iter().all(|tokens| *tokens == whole));
     bench.engine.drain(PATIENCE);
 }
+
+/// A request whose preparation has begun is in flight as any other is.
+#[test]
+fn a_drain_waits_for_what_is_prepared() {
+    let bench = bench(Fault::None, 1, 4, 64);
+    let (open, gate) = bounded::<()>(0);
+    let held = submit(&bench, 4 << 10, move || gate.recv_timeout(PATIENCE) == Ok(()));
+    bench.engine.begin_drain(PATIENCE);
+    std::thread::sleep(Duration::from_millis(100));
+    drop(open);
+    let outcome = held.recv_timeout(PATIENCE).expect("a final");
+    assert!(outcome.is_ok(), "{outcome:?}");
+    assert!(bench.engine.drain(PATIENCE), "no thread is left behind");
+}
+
+#[test]
+fn a_drain_ends_at_its_deadline_also_for_what_is_prepared() {
+    let bench = bench(Fault::None, 1, 4, 64);
+    let (open, gate) = bounded::<()>(0);
+    let held = submit(&bench, 4 << 10, move || gate.recv_timeout(PATIENCE) == Ok(()));
+    bench.engine.begin_drain(Duration::from_millis(50));
+    let error = held.recv_timeout(PATIENCE).expect("a final").expect_err("it had no time");
+    assert!(error.message().contains("was unloaded before"), "{error}");
+    drop(open);
+    assert!(bench.engine.drain(PATIENCE), "no thread is left behind");
+}

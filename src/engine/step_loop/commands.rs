@@ -1,7 +1,9 @@
 //! What other threads ask of the engine thread: requests to admit, stop strings that were found,
 //! matchers and adapters that are ready, a drain. Called by the loop in `step` between two steps.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::RecvTimeoutError;
 
 use super::state::{ActiveSequence, Matcher, StepLoop};
 use crate::engine::command::Command;
@@ -10,6 +12,9 @@ use crate::engine::request::{Accepted, FinishReason};
 use crate::error::{Error, Result};
 use crate::internal;
 use crate::scheduler::NewSequence;
+
+/// How often a drain looks whether anybody is left while no sequence runs.
+const DRAIN_PERIOD: Duration = Duration::from_millis(5);
 
 impl StepLoop {
     /// Apply what other threads asked for; sleeps while there is nothing to do. False when drained.
@@ -21,7 +26,8 @@ impl StepLoop {
 
             let idle = self.active.is_empty() && self.in_flight.is_empty();
             if let Some(deadline) = self.drain_deadline {
-                if idle {
+                // Also those that are still being prepared, or being answered.
+                if idle && self.shared.health.tickets.len() == 0 {
                     return Ok(false);
                 }
                 if Instant::now() >= deadline {
@@ -39,10 +45,16 @@ impl StepLoop {
             // to show, for as long as nobody asks, what left without a step.
             self.report_load();
             self.flush(Instant::now());
-            match self.commands.recv() {
+            let command = match self.drain_deadline {
+                None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                // A request that is refused where it is prepared sends nothing.
+                Some(_) => self.commands.recv_timeout(DRAIN_PERIOD),
+            };
+            match command {
                 Ok(command) => self.apply(command)?,
+                Err(RecvTimeoutError::Timeout) => {}
                 // Every handle is gone without a drain: nobody can ask anything any more.
-                Err(_) => return Ok(false),
+                Err(RecvTimeoutError::Disconnected) => return Ok(false),
             }
         }
     }
