@@ -5,9 +5,11 @@
 //! | file | holds |
 //! |---|---|
 //! | `json` | texts and files -> values |
+//! | `bounded` | texts of clients, of which no more is held than a limit |
 //! | [`object`] | keys of an object, read by type |
 //! | `shown` | values as messages show them |
 
+mod bounded;
 pub mod object;
 mod shown;
 
@@ -18,6 +20,7 @@ use serde_json::{Map, Value};
 use crate::error::Result;
 use crate::files::{self, Kind};
 use crate::invalid;
+pub use bounded::{Bounds, Refused};
 pub use object::Object;
 pub use shown::{cut, shown};
 
@@ -31,18 +34,32 @@ const WORDS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
 /// # Errors
 /// Why it is no JSON, with line and column.
 pub fn parse(text: &[u8]) -> std::result::Result<Value, String> {
+    generously(text, |text| serde_json::from_slice(text).map_err(|e| e.to_string()))
+}
+
+/// The same for a text of a client.
+///
+/// # Errors
+/// Why it is no JSON, or that it holds too much.
+pub fn parse_bounded(text: &[u8], bounds: &Bounds) -> std::result::Result<Value, Refused> {
+    generously(text, |text| bounds.read(text))
+}
+
+fn generously<E: From<String>>(
+    text: &[u8],
+    read: impl Fn(&[u8]) -> std::result::Result<Value, E>,
+) -> std::result::Result<Value, E> {
     if text.starts_with(b"\xFF\xFE") || text.starts_with(b"\xFE\xFF") {
-        return Err("it is UTF-16: save it as UTF-8".into());
+        return Err("it is UTF-16: save it as UTF-8".to_string().into());
     }
     let text = unmarked(text);
-    let first = match serde_json::from_slice(text) {
+    let first = match read(text) {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    let Some(words) = Words::of(text) else { return Err(first.to_string()) };
+    let Some(words) = Words::of(text) else { return Err(first) };
     // Line and column are taken from a copy in which nothing has moved.
-    let error = |_| serde_json::from_slice::<Value>(&words.same_length).err().unwrap_or(first);
-    serde_json::from_slice(&words.quoted).map_err(|e| error(e).to_string())
+    read(&words.quoted).map_err(|_| read(&words.same_length).err().unwrap_or(first))
 }
 
 /// A text without its byte order mark.

@@ -4,6 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::invalid;
+use crate::json::{Bounds, Refused};
 
 /// At most so many, each in one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct ListLimits {
     pub bad_words_bytes: usize,
     /// Tokens with a bias.
     pub logit_biases: usize,
+    /// Values and names in one text of JSON.
+    pub json_values: usize,
 }
 
 impl ListLimits {
@@ -31,10 +34,11 @@ impl ListLimits {
         bad_words: 4_096,
         bad_words_bytes: 64 << 10,
         logit_biases: 16_384,
+        json_values: 2_000_000,
     };
 
     /// Each limit with its key of `--backend-config=vllm,`.
-    pub fn by_key(&mut self) -> [(&'static str, &mut usize); 6] {
+    pub fn by_key(&mut self) -> [(&'static str, &mut usize); 7] {
         [
             ("max-stop-strings", &mut self.stop_strings),
             ("max-stop-bytes", &mut self.stop_bytes),
@@ -42,6 +46,7 @@ impl ListLimits {
             ("max-bad-words", &mut self.bad_words),
             ("max-bad-words-bytes", &mut self.bad_words_bytes),
             ("max-logit-biases", &mut self.logit_biases),
+            ("max-json-values", &mut self.json_values),
         ]
     }
 }
@@ -73,6 +78,25 @@ impl ListLimits {
         check("stop", units[1], stop_bytes, self.stop_bytes, "max-stop-bytes")?;
         check("bad_words", units[2], words, self.bad_words, "max-bad-words")?;
         check("bad_words", units[1], word_bytes, self.bad_words_bytes, "max-bad-words-bytes")
+    }
+}
+
+impl ListLimits {
+    /// How much is held of a text of JSON: all but what is `passed_over`.
+    pub fn json<'a>(&self, passed_over: &'a dyn Fn(&str) -> bool) -> Bounds<'a> {
+        Bounds { values: self.json_values, passed_over }
+    }
+
+    /// Why the text of an input is not read.
+    pub fn refused(&self, input: &str, why: Refused) -> Error {
+        match why {
+            Refused::Invalid(why) => invalid!("{input} is not valid JSON: {why}"),
+            Refused::TooMany => invalid!(
+                "{input} has more than {} JSON values and names, the limit of \
+                 --backend-config=vllm,max-json-values: send fewer, or raise it",
+                self.json_values
+            ),
+        }
     }
 }
 
@@ -117,6 +141,7 @@ mod tests {
             bad_words: 3,
             bad_words_bytes: 4,
             logit_biases: 5,
+            json_values: 6,
         };
         assert_eq!(limits, all);
     }

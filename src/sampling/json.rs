@@ -3,19 +3,21 @@
 
 use serde_json::{Map, Value};
 
+use super::bounds::ListLimits;
 use super::python;
+use super::raw::RawParams;
 use crate::error::Result;
 use crate::invalid;
 use crate::json;
 
 /// Parse an object; the last of equal keys wins. `NaN`, `Infinity` and `-Infinity`, which JSON
-/// lacks, become texts that `float()` reads back.
+/// lacks, become texts that `float()` reads back. Values that mean nothing are null.
 ///
 /// # Errors
-/// InvalidArgument, one line that says where.
-pub fn object(text: &str) -> Result<Map<String, Value>> {
-    let value = json::parse(text.as_bytes())
-        .map_err(|why| invalid!("sampling_parameters is not valid JSON: {why}"))?;
+/// InvalidArgument, one line that says where; more values than the limit.
+pub fn object(text: &str, limits: &ListLimits) -> Result<Map<String, Value>> {
+    let value = json::parse_bounded(text.as_bytes(), &limits.json(&RawParams::passes_over))
+        .map_err(|why| limits.refused("sampling_parameters", why))?;
     match value {
         Value::Object(map) => Ok(map),
         other => Err(invalid!(
@@ -28,6 +30,10 @@ pub fn object(text: &str) -> Result<Map<String, Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn object(text: &str) -> Result<Map<String, Value>> {
+        super::object(text, &ListLimits::DEFAULT)
+    }
 
     #[test]
     fn an_object_is_read() {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::raw::RawParams;
 use super::{json, verify};
-use super::{SamplingLimits, SamplingParams};
+use super::{ListLimits, SamplingLimits, SamplingParams};
 use crate::error::{Error, Result};
 
 impl SamplingParams {
@@ -16,15 +16,15 @@ impl SamplingParams {
     /// InvalidArgument: not JSON or no object, with line and column; and what
     /// [`SamplingParams::parse`] says.
     pub fn parse_text(text: &str, limits: &SamplingLimits) -> Result<SamplingParams> {
-        SamplingParams::parse(&SamplingParams::object(text)?, limits)
+        SamplingParams::parse(&SamplingParams::object(text, &limits.lists)?, limits)
     }
 
-    /// The object that such a text holds, not yet looked at.
+    /// The object that such a text holds, not yet looked at. Values that mean nothing are null.
     ///
     /// # Errors
-    /// InvalidArgument: not JSON or no object, with line and column.
-    pub fn object(text: &str) -> Result<Map<String, Value>> {
-        json::object(text)
+    /// InvalidArgument: not JSON or no object, with line and column; more values than the limit.
+    pub fn object(text: &str, limits: &ListLimits) -> Result<Map<String, Value>> {
+        json::object(text, limits)
     }
 
     /// From a JSON object. First all values are read in their order, as Python reads them, then an

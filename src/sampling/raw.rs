@@ -64,6 +64,12 @@ impl<'a> RawParams<'a> {
         }
     }
 
+    /// Whatever its value, it means nothing here. (`id` is HTTP's request id, which the server
+    /// hands on as a parameter.)
+    pub fn passes_over(key: &str) -> bool {
+        ["id", "extra_args", "output_kind", "skip_clone", "flat_logprobs"].contains(&key)
+    }
+
     /// False for a key that nobody knows.
     pub fn read_one(&mut self, key: &str, value: &'a Value) -> Result<bool> {
         let any = Some(value).filter(|v| !v.is_null());
@@ -118,8 +124,7 @@ impl<'a> RawParams<'a> {
             "output_text_buffer_length" | "routed_experts_prompt_start" => {
                 python::int(value)?;
             }
-            // `id` is HTTP's request id, which the server hands on as a parameter.
-            "id" | "extra_args" | "output_kind" | "skip_clone" | "flat_logprobs" => {}
+            _ if RawParams::passes_over(key) => {}
             _ => match other_versions::known(key) {
                 Some(name) => self.other_versions.push((name, value)),
                 None => return Ok(false),

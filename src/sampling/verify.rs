@@ -254,7 +254,8 @@ fn repetition(value: Option<&Value>) -> Result<Option<RepetitionRule>> {
         None => return Ok(None),
         Some(Value::Object(map)) => map,
         Some(Value::String(text)) => {
-            parsed = super::json::object(text).map_err(|e| e.context(&format!("{NAME}: ")))?;
+            parsed = super::json::object(text, &ListLimits::DEFAULT)
+                .map_err(|e| e.context(&format!("{NAME}: ")))?;
             &parsed
         }
         Some(other) => {

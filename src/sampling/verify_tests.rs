@@ -436,6 +436,22 @@ fn lists_are_bounded() {
     assert_eq!(parse(json!({"stop": words(16_384)})).unwrap().stop.len(), 16_384);
 }
 
+/// A text of more values than anybody sends is refused before they are all held; what is passed
+/// over does not count.
+#[test]
+fn values_of_a_text_are_bounded() {
+    let list = "0,".repeat(2_000_000) + "0";
+    let error = SamplingParams::parse_text(&format!("{{\"stop\": [{list}]}}"), &limits());
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "sampling_parameters has more than 2000000 JSON values and names, the limit of \
+         --backend-config=vllm,max-json-values: send fewer, or raise it"
+    );
+    let passed_over = format!("{{\"extra_args\": [{list}], \"temperature\": 0.5}}");
+    let params = SamplingParams::parse_text(&passed_over, &limits()).unwrap();
+    assert_eq!(params.temperature, 0.5);
+}
+
 /// Case 11: whatever is refused, the value is shown in part.
 #[test]
 fn refusals_show_a_piece_of_the_value() {

@@ -9,6 +9,7 @@ use crate::engine::{EmbedInput, PoolingParams};
 use crate::error::Result;
 use crate::ids::TokenId;
 use crate::invalid;
+use crate::sampling::ListLimits;
 
 /// One text to embed or classify, or one pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,10 +20,12 @@ pub(super) struct Embedding {
 
 impl Embedding {
     /// # Errors
-    /// InvalidArgument: not JSON, no object, an input or a size of another type.
-    pub(super) fn parse(text: &str) -> Result<Embedding> {
-        let value: Value = serde_json::from_str(text)
-            .map_err(|e| invalid!("embedding_request is not valid JSON: {e}"))?;
+    /// InvalidArgument: not JSON, no object, more values than the limit, an input or a size of
+    /// another type.
+    pub(super) fn parse(text: &str, limits: &ListLimits) -> Result<Embedding> {
+        let passed_over = |key: &str| !READ.contains(&key);
+        let value = limits.json(&passed_over).read(text.as_bytes());
+        let value = value.map_err(|why| limits.refused("embedding_request", why))?;
         let Value::Object(object) = value else {
             return Err(invalid!("embedding_request must be a JSON object, got {}", kind(&value)));
         };
@@ -30,6 +33,8 @@ impl Embedding {
     }
 }
 
+/// The keys that mean something here.
+const READ: [&str; 4] = ["input", "text_1", "text_2", "pooling_params"];
 /// The keys of a pair, as in vLLM's score API.
 const PAIR: [&str; 2] = ["text_1", "text_2"];
 
@@ -140,8 +145,12 @@ fn kind(value: &Value) -> &'static str {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Embedding> {
+        Embedding::parse(text, &ListLimits::DEFAULT)
+    }
+
     fn parsed(text: &str) -> (EmbedInput, Option<i64>) {
-        let Embedding { input, params } = Embedding::parse(text).expect(text);
+        let Embedding { input, params } = parse(text).expect(text);
         assert_eq!(params.use_activation, None);
         (input, params.dimensions)
     }
@@ -169,9 +178,8 @@ mod tests {
 
     #[test]
     fn pairs_and_logits() {
-        let pair = Embedding::parse(
-            r#"{"text_1": "q", "text_2": "d", "pooling_params": {"use_activation": false}}"#,
-        );
+        let pair =
+            parse(r#"{"text_1": "q", "text_2": "d", "pooling_params": {"use_activation": false}}"#);
         let params = PoolingParams { dimensions: None, use_activation: Some(false) };
         let input = EmbedInput::Pair("q".into(), "d".into());
         assert_eq!(pair, Ok(Embedding { input, params }));
@@ -204,8 +212,25 @@ mod tests {
                 "'use_activation' must be true or false, got 1",
             ),
         ] {
-            let error = Embedding::parse(text).unwrap_err().to_string();
+            let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
+    }
+    /// More values than any prompt has tokens are refused before they are all held; what is passed
+    /// over does not count.
+    #[test]
+    fn values_are_bounded() {
+        let list = |count: usize| "7,".repeat(count - 1) + "7";
+        let error = parse(&format!("{{\"input\": [{}]}}", list(2_000_000)));
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "embedding_request has more than 2000000 JSON values and names, the limit of \
+             --backend-config=vllm,max-json-values: send fewer, or raise it"
+        );
+        let long = format!("{{\"y\": [{0}], \"input\": [{0}]}}", list(1_900_000));
+        let EmbedInput::Tokens(ids) = parse(&long).unwrap().input else { panic!() };
+        assert_eq!(ids, vec![TokenId(7); 1_900_000]);
+        let deep = format!("{{\"input\": [], \"pooling_params\": {{\"y\": {}", "[".repeat(200));
+        assert!(parse(&deep).unwrap_err().to_string().contains("recursion limit"));
     }
 }

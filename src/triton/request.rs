@@ -117,7 +117,7 @@ fn read(
         return Err(invalid!("Model {} does not support '{task}' request", context.name));
     }
     if let Some(tensor) = inputs.embedding {
-        return read_embeddings(config, tensor, inputs.outputs);
+        return read_embeddings(context, tensor, inputs.outputs);
     }
 
     let Some(text) = inputs.text else {
@@ -163,12 +163,13 @@ fn read(
 
 /// All other inputs but the counts that are to be returned mean nothing then.
 fn read_embeddings(
-    config: &ModelConfig,
+    context: &Context,
     tensor: &Tensor,
     outputs: RequestedOutputs,
 ) -> Result<Parsed> {
-    let texts = rows_of(tensor, config.max_batch_size > 0)?;
-    let embeddings = texts.into_iter().map(|text| Embedding::parse(utf8(text)?));
+    let texts = rows_of(tensor, context.config.max_batch_size > 0)?;
+    let limits = &context.limits.lists;
+    let embeddings = texts.into_iter().map(|text| Embedding::parse(utf8(text)?, limits));
     let RequestedOutputs { num_input_tokens, num_output_tokens, .. } = outputs;
     Ok(Parsed {
         rows: Vec::new(),
@@ -282,7 +283,7 @@ fn sampling_of(
         let mut maps = match tensor {
             Some(texts) => texts
                 .into_iter()
-                .map(|text| SamplingParams::object(utf8(text)?))
+                .map(|text| SamplingParams::object(utf8(text)?, &context.limits.lists))
                 .collect::<Result<Vec<_>>>()?,
             None => vec![to_map(parameters)?],
         };
