@@ -17,7 +17,7 @@ pub struct SamplingParams {
     pub presence_penalty: f64,
     /// [-2, 2]
     pub frequency_penalty: f64,
-    /// Finite and above 0.
+    /// [1e-20, 1e20]: validation brings others there.
     pub repetition_penalty: f64,
     /// 0 (greedy) or [0.01, 2].
     pub temperature: f64,

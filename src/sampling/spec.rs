@@ -29,7 +29,8 @@ pub struct SamplerSpec {
     pub top_p: f32,
     /// [0, 1], 0 = off. Drops logits < max + ln(min_p), after temperature.
     pub min_p: f32,
-    /// Over prompt and output tokens: logit > 0 is divided by it, else multiplied. 1 = off.
+    /// Over prompt and output tokens: logit > 0 is divided by it, else multiplied. 1 = off. Never
+    /// outside of [1e-20, 1e20], where finite logits may become infinite.
     pub repetition_penalty: f32,
     /// logit -= frequency_penalty * count in the output. 0 = off.
     pub frequency_penalty: f32,

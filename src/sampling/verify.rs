@@ -19,6 +19,9 @@ use crate::invalid;
 
 /// A temperature in (0, this) is raised to it: logits divided by less overflow.
 const LOWEST_TEMPERATURE: f64 = 0.01;
+/// A logit of up to 1e16 stays a finite f32 when it is multiplied by so much, or divided by the
+/// inverse, and then divided by the lowest temperature.
+const MOST_PENALTY: f64 = 1e20;
 const MAX_LOGPROB_TOKEN_IDS: usize = 128;
 
 /// Apply defaults, then every rule; the first that fails wins.
@@ -155,8 +158,9 @@ fn penalties(raw: &RawParams, params: &mut SamplingParams) -> Result<()> {
     if repetition <= 0.0 {
         return Err(invalid!("repetition_penalty must be greater than zero, got {got}."));
     }
-    // Outside f32 it would divide by 0 or infinity on the device: the nearest f32 means the same.
-    params.repetition_penalty = repetition.clamp(f64::from(f32::MIN_POSITIVE), f64::from(f32::MAX));
+    // Beyond it makes infinite logits on the device, and means the same: the tokens of the text so
+    // far always, or never.
+    params.repetition_penalty = repetition.clamp(1.0 / MOST_PENALTY, MOST_PENALTY);
     Ok(())
 }
 

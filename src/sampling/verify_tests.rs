@@ -1,6 +1,7 @@
 //! Every rule with its exact text, and the order of the rules.
 
 use super::*;
+use crate::sampling::{choose, History, Seen};
 use serde_json::json;
 
 fn limits() -> SamplingLimits {
@@ -410,6 +411,27 @@ fn any_value_under_any_key() {
         }
     }
     assert!(good > 500 && bad > 500, "{good} accepted, {bad} refused");
+}
+
+/// The smallest and the largest penalty of a token make no logit infinite, however it is scaled.
+#[test]
+fn no_penalty_makes_an_infinite_logit() {
+    for penalty in [5e-324, 1e-300, 1e-38, 1e-20, 1e20, 3.5e38, 1.7e308] {
+        for temperature in [0.001, 1.0] {
+            let params = parse(json!({
+                "repetition_penalty": penalty, "temperature": temperature, "logprobs": 2,
+                "frequency_penalty": -2, "presence_penalty": -2,
+            }))
+            .unwrap();
+            let spec = params.sampler(&[], 1, Vec::new());
+            let history = History::new(&spec, &[TokenId(0), TokenId(1), TokenId(2)], &[TokenId(1)]);
+            // Scaled by the temperature afterwards.
+            let mut logits = [1e6, -1e6, 0.0, 5.0];
+            let sampled = choose(&mut logits, Seen::default(), &spec, &history, 2);
+            assert!(sampled.is_ok(), "{penalty} {temperature}");
+            assert!(logits.iter().all(|logit| logit.is_finite()), "{penalty}: {logits:?}");
+        }
+    }
 }
 
 /// Case 10: each list of a request is bounded, and the refusal says by how much and which key.
