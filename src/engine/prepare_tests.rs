@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{bounded, unbounded, Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
 
-use super::request::{Answer, Client};
+use super::request::{Answer, Client, ImageSource};
 use super::tests::{bench, request, Bench, Fault, PATIENCE, TOKENIZER};
 use crate::error::{Error, Result};
 use crate::text::Tokenizer;
@@ -70,6 +70,31 @@ fn requests_of_a_kind_are_prepared_side_by_side() {
         }
         bench.engine.drain(PATIENCE);
     }
+}
+
+/// Pictures are read one at a time, on the thread for them, also where a grammar is to be compiled:
+/// beside each other they take more memory than there is, and the time that the grammar has.
+#[test]
+fn images_are_read_before_a_grammar_is_compiled() {
+    let bench = bench(Fault::None, 1, 4, 64);
+    let (ends, told) = unbounded();
+    let (asks, asked) = unbounded();
+    let cancelled = move || {
+        let _ = asks.send(std::thread::current().name().unwrap_or_default().to_string());
+        false
+    };
+    let sampling = r#"{"max_tokens": 3, "structured_outputs": {"choice": ["a", "b"]}}"#;
+    let client = Arc::new(Asked { cancelled, ends });
+    let mut request = request(client, false, sampling).expect("valid");
+    request.images = vec![ImageSource::Text("a picture".into())];
+    bench.engine.submit(request).expect("room");
+
+    let error = told.recv_timeout(PATIENCE).expect("a final").expect_err("the model takes none");
+    assert!(error.message().contains("text-only"), "{error}");
+    let threads: Vec<String> = asked.try_iter().collect();
+    assert!(threads.iter().any(|name| name.starts_with("image")), "{threads:?}");
+    assert!(!threads.iter().any(|name| name.starts_with("compile")), "{threads:?}");
+    bench.engine.drain(PATIENCE);
 }
 
 /// However many books there are, a chat does not wait for them.

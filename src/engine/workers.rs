@@ -189,9 +189,13 @@ impl Drop for Workers {
 pub(crate) struct TaskSender(Arc<Shared>);
 
 impl TaskSender {
-    /// Have it done, or drop it on this thread if the others are ending.
-    pub fn send(&self, task: Task) {
-        let _ = self.0.send(task);
+    /// Have it done.
+    ///
+    /// # Errors
+    /// Those of [`Workers::send`]; Unavailable: the threads are ending. The task is dropped on this
+    /// one then.
+    pub fn send(&self, task: Task) -> Result<()> {
+        self.0.send(task)
     }
 }
 

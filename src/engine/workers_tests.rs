@@ -155,6 +155,7 @@ fn a_panic_costs_its_own_request_and_what_waits_is_done_at_the_end() {
     assert!(matches!(told.recv_timeout(PATIENCE).expect("told"), Error::Internal(_)));
     assert_eq!(done.load(Ordering::Acquire), 20);
     let counted = done.clone();
-    late.send(task(&someone, move |_| counted.store(99, Ordering::Release)));
+    let refused = late.send(task(&someone, move |_| counted.store(99, Ordering::Release)));
+    assert!(matches!(refused, Err(Error::Unavailable(_))));
     assert_eq!(done.load(Ordering::Acquire), 20, "nobody is there");
 }

@@ -205,7 +205,8 @@ impl DropThread {
 
     fn free(&self, matcher: Box<GrammarMatcher>) {
         let client: Arc<dyn Client> = Arc::new(NoClient);
-        self.tasks.send(Task { client, run: Box::new(move |_| drop(matcher)) });
+        // Too late, it is dropped here.
+        let _ = self.tasks.send(Task { client, run: Box::new(move |_| drop(matcher)) });
     }
 }
 

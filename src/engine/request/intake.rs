@@ -37,6 +37,13 @@ impl RequestIds {
     }
 }
 
+/// What the first half of an intake leaves to the second.
+pub(crate) struct ReadPrompt {
+    /// With those of the images.
+    tokens: Vec<TokenId>,
+    images: Option<Arc<PromptImages>>,
+}
+
 /// Shared by all callers of one engine.
 pub(crate) struct Intake {
     pub tokenizer: Arc<Tokenizer>,
@@ -65,10 +72,38 @@ pub(crate) struct Intake {
 impl Intake {
     /// Tokenise, check the length, hand over to the engine thread, unless `interrupt` ends it.
     pub fn accept(&self, request: NewRequest, interrupt: &dyn Interrupt) -> Result<()> {
-        let accepted = match request {
-            NewRequest::Generate(request) => self.prepare(*request, interrupt)?,
-            NewRequest::Embed(request) => self.prepare_embedding(request)?,
-        };
+        match request {
+            NewRequest::Generate(mut request) => {
+                let prompt = self.read(&mut request)?;
+                self.accept_read(*request, prompt, interrupt)
+            }
+            NewRequest::Embed(request) => self.pass_on(self.prepare_embedding(request)?, interrupt),
+        }
+    }
+
+    /// The first half of that: tokens, all of which the model has, and images, whose files are not
+    /// needed any more.
+    pub fn read(&self, request: &mut GenerateRequest) -> Result<ReadPrompt> {
+        if self.embedder.is_some() {
+            return Err(invalid!("this model embeds or classifies, it does not generate text"));
+        }
+        self.adapter(request.params.lora_name.as_deref())?;
+        self.check_length(&request.prompt)?;
+        let images = std::mem::take(&mut request.images);
+        self.prompt_tokens(&request.prompt, &images)
+    }
+
+    /// The second half: what may follow, a grammar among it, and over to the engine thread.
+    pub fn accept_read(
+        &self,
+        request: GenerateRequest,
+        prompt: ReadPrompt,
+        interrupt: &dyn Interrupt,
+    ) -> Result<()> {
+        self.pass_on(self.prepare(request, prompt, interrupt)?, interrupt)
+    }
+
+    fn pass_on(&self, accepted: Accepted, interrupt: &dyn Interrupt) -> Result<()> {
         interrupt.check()?;
         self.commands
             .send(Command::Submit(Box::new(accepted)))
@@ -101,17 +136,15 @@ impl Intake {
         check_prompt_chars(prompt, &self.tokenizer, self.max_model_len)
     }
 
-    fn prepare(&self, request: GenerateRequest, interrupt: &dyn Interrupt) -> Result<Accepted> {
-        let GenerateRequest { prompt, images, params, stream, returns, client, arrival, options } =
-            request;
-        if self.embedder.is_some() {
-            return Err(invalid!("this model embeds or classifies, it does not generate text"));
-        }
+    fn prepare(
+        &self,
+        request: GenerateRequest,
+        prompt: ReadPrompt,
+        interrupt: &dyn Interrupt,
+    ) -> Result<Accepted> {
+        let GenerateRequest { params, stream, returns, client, arrival, options, .. } = request;
+        let ReadPrompt { tokens, images } = prompt;
         let adapter = self.adapter(params.lora_name.as_deref())?;
-
-        // Tokens, all of which the model must have.
-        self.check_length(&prompt)?;
-        let (tokens, images) = self.prompt_tokens(&prompt, &images)?;
         let ids = self.new_ids(params.n);
         let mut bad_words = self.tokenizer.bad_words(&params.bad_words)?;
         // What has a token that cannot be sampled never occurs.
@@ -148,11 +181,7 @@ impl Intake {
     }
 
     /// The prompt's tokens with those of its images, and these.
-    fn prompt_tokens(
-        &self,
-        prompt: &str,
-        images: &[ImageSource],
-    ) -> Result<(Vec<TokenId>, Option<Arc<PromptImages>>)> {
+    fn prompt_tokens(&self, prompt: &str, images: &[ImageSource]) -> Result<ReadPrompt> {
         let intake = self.images.as_ref().filter(|_| !images.is_empty());
         let written = intake.and_then(|intake| intake.written(prompt, images.len()));
         let text = written.as_ref().map_or(prompt, |written| &written.text);
@@ -160,7 +189,7 @@ impl Intake {
         check_prompt_tokens(tokens.len(), self.max_model_len)?;
         check_vocabulary(&tokens, self.vocab_size)?;
         if images.is_empty() {
-            return Ok((tokens, None));
+            return Ok(ReadPrompt { tokens, images: None });
         }
 
         let Some(intake) = intake else {
@@ -168,7 +197,7 @@ impl Intake {
         };
         let places = written.as_ref().map(|written| &written.places[..]);
         let (tokens, images) = intake.place(&tokens, places, images, self.max_model_len)?;
-        Ok((tokens, Some(Arc::new(images))))
+        Ok(ReadPrompt { tokens, images: Some(Arc::new(images)) })
     }
 
     /// What the sequences of a request sample by, but for their seeds.

@@ -11,6 +11,7 @@ use crossbeam::channel::{unbounded, Receiver, Sender};
 use crossbeam::select;
 use parking_lot::Mutex;
 
+use super::client::Client;
 use super::images::ImageIntake;
 use super::intake::Intake;
 use super::types::NewRequest;
@@ -70,24 +71,26 @@ impl PrepareThreads {
         };
         let prompts = start("tokenize", several, accept_all)?;
         let books = start("book", several, accept_books)?;
-        // One: a small file may be a large picture.
-        let images = start("image", 1, accept_all)?;
 
         let rules = Rules { threads: several, limit: grammar_limit, answers: true };
         let (grammars, supervisor) = Workers::start(format!("compile {name}"), rules)?;
         all.push(supervisor);
-        let mut fetches = None;
-        if intake.images.as_ref().is_some_and(ImageIntake::fetches) {
-            let (urls, requests) = unbounded();
-            let turn = Arc::new(Mutex::new(()));
-            for n in 0..FETCHERS {
+
+        let turn = Arc::new(Mutex::new(()));
+        let mut start_images = |what: &str, count| -> Result<Sender<NewRequest>> {
+            let (sender, requests) = unbounded();
+            for n in 0..count {
                 let (intake, requests) = (Arc::clone(intake), requests.clone());
                 let (grammars, turn) = (grammars.sender(), Arc::clone(&turn));
-                let body = move || fetch(&intake, &requests, &grammars, &turn);
-                all.push(threads::spawn_with_stack(format!("fetch{n} {name}"), STACK_BYTES, body)?);
+                let body = move || read_images(&intake, &requests, &grammars, &turn);
+                let name = format!("{what}{n} {name}");
+                all.push(threads::spawn_with_stack(name, STACK_BYTES, body)?);
             }
-            fetches = Some(urls);
-        }
+            Ok(sender)
+        };
+        let images = start_images("image", 1)?;
+        let fetching = intake.images.as_ref().is_some_and(ImageIntake::fetches);
+        let fetches = fetching.then(|| start_images("fetch", FETCHERS)).transpose()?;
         let intake = Arc::clone(intake);
         Ok((PrepareThreads { intake, prompts, books, images, grammars, fetches }, all))
     }
@@ -106,26 +109,35 @@ impl PrepareThreads {
         if let Some(fetches) = self.fetches.as_ref().filter(|_| has_urls(&request)) {
             return fetches.send(request).map_err(lost);
         }
-        if has_grammar(&request) {
-            return self.grammars.send(grammar_task(&self.intake, request));
+        // Ahead of the grammar: they take memory, and none of the grammar's time.
+        if has_images(&request) {
+            return self.images.send(request).map_err(lost);
         }
-        let threads = match has_images(&request) {
-            true => &self.images,
-            false if request.work_bytes() < BOOK_BYTES => &self.prompts,
+        if has_grammar(&request) {
+            let mut request = request;
+            let client = Arc::clone(request.client_and_options().0);
+            let accept = |intake: &Intake, watch: &TaskWatch| intake.accept(request, watch);
+            return self.grammars.send(grammar_task(&self.intake, client, accept));
+        }
+        let threads = match request.work_bytes() < BOOK_BYTES {
+            true => &self.prompts,
             false => &self.books,
         };
         threads.send(request).map_err(lost)
     }
 }
 
-fn grammar_task(intake: &Arc<Intake>, mut request: NewRequest) -> Task {
-    let intake = Arc::clone(intake);
-    let client = Arc::clone(request.client_and_options().0);
+/// Have a request of that client accepted where its grammar has a clock.
+fn grammar_task(
+    intake: &Arc<Intake>,
+    client: Arc<dyn Client>,
+    accept: impl FnOnce(&Intake, &TaskWatch) -> Result<()> + Send + 'static,
+) -> Task {
+    let (intake, told) = (Arc::clone(intake), Arc::clone(&client));
     let run = move |watch: &Arc<TaskWatch>| {
-        let client = Arc::clone(request.client_and_options().0);
-        let taken = watch.check().and_then(|()| intake.accept(request, &**watch));
+        let taken = watch.check().and_then(|()| accept(&intake, watch));
         if let Err(error) = taken {
-            watch.refuse(&*client, error);
+            watch.refuse(&*told, error);
         }
     };
     Task { client, run: Box::new(run) }
@@ -150,7 +162,7 @@ fn has_images(request: &NewRequest) -> bool {
 /// What a thread does with an intake, and with the requests that come.
 type Accept = fn(&Intake, &Receiver<NewRequest>);
 
-/// The body of a thread that tokenises, or reads images.
+/// The body of a thread that tokenises.
 fn accept_all(intake: &Intake, requests: &Receiver<NewRequest>) {
     for request in requests {
         prepare(request, |request| intake.accept(request, &NeverInterrupted));
@@ -175,25 +187,34 @@ fn accept_books(intake: &Intake, requests: &Receiver<NewRequest>) {
     }
 }
 
-/// The body of a thread that fetches images. What they are is found out one request after the
-/// other, whose `turn` it is: a small file may be a large picture.
-fn fetch(
+/// The body of a thread that reads images, those of URLs once it has fetched them: one request
+/// after the other, whose `turn` it is, for a small file may be a large picture.
+fn read_images(
     intake: &Arc<Intake>,
     requests: &Receiver<NewRequest>,
     grammars: &TaskSender,
     turn: &Mutex<()>,
 ) {
     for request in requests {
-        prepare(request, |mut request| {
-            if let (NewRequest::Generate(request), Some(images)) = (&mut request, &intake.images) {
+        prepare(request, |request| {
+            let NewRequest::Generate(mut request) = request else {
+                return intake.accept(request, &NeverInterrupted);
+            };
+            if let Some(images) = &intake.images {
                 images.fetch(&mut request.images, &*request.client)?;
             }
-            if has_grammar(&request) {
-                grammars.send(grammar_task(intake, request));
-                return Ok(());
+            let prompt = {
+                let _turn = turn.lock();
+                intake.read(&mut request)?
+            };
+
+            if request.params.structured_outputs.is_none() {
+                return intake.accept_read(*request, prompt, &NeverInterrupted);
             }
-            let _turn = turn.lock();
-            intake.accept(request, &NeverInterrupted)
+            let client = Arc::clone(&request.client);
+            let accept =
+                |intake: &Intake, watch: &TaskWatch| intake.accept_read(*request, prompt, watch);
+            grammars.send(grammar_task(intake, client, accept))
         });
     }
 }
