@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use super::resize::{resize, Filter, Rounding};
-use super::rgb::Rgb;
+use super::resize::{resize_while, Filter, Rounding};
+use super::rgb::{GoOn, Rgb};
 use crate::error::Result;
 use crate::plan::Arranged;
 
@@ -90,16 +90,17 @@ impl AnyResolution {
         side: usize,
         patch: usize,
         filter: Filter,
+        go_on: GoOn,
     ) -> Result<Squares> {
         let [height, width] = self.best(image.height(), image.width());
-        let padded = fitted(image, [height, width], filter)?;
+        let padded = fitted(image, [height, width], filter, go_on)?;
 
         let squares = [height / side, width / side];
         let count = 1 + squares[0] * squares[1];
         // Without the rest that no patch sees: patches of all squares follow each other.
         let seen = side / patch * patch;
         let mut all = Rgb::new(side, count * seen)?;
-        let whole = resize(image, side, side, filter, Rounding::Torch)?;
+        let whole = resize_while(image, side, side, filter, Rounding::Torch, go_on)?;
         (0..seen).for_each(|r| all.row_mut(r).copy_from_slice(whole.row(r)));
         for n in 0..count - 1 {
             let (top, left) = (n / squares[1] * side, 3 * side * (n % squares[1]));
@@ -116,7 +117,7 @@ impl AnyResolution {
 }
 
 /// The picture as large as fits into this height and width, with black around it.
-fn fitted(image: &Rgb, [height, width]: [usize; 2], filter: Filter) -> Result<Rgb> {
+fn fitted(image: &Rgb, [height, width]: [usize; 2], filter: Filter, go_on: GoOn) -> Result<Rgb> {
     let by_width = width as f64 / image.width() as f64;
     let by_height = height as f64 / image.height() as f64;
     let scaled = |side: usize, by: f64, most: usize| ((side as f64 * by).ceil() as usize).min(most);
@@ -125,7 +126,7 @@ fn fitted(image: &Rgb, [height, width]: [usize; 2], filter: Filter) -> Result<Rg
     } else {
         [height, scaled(image.width(), by_height, width)]
     };
-    let small = resize(image, columns, rows, filter, Rounding::Torch)?;
+    let small = resize_while(image, columns, rows, filter, Rounding::Torch, go_on)?;
 
     let mut out = Rgb::new(width, height)?;
     let (top, left) = ((height - rows) / 2, 3 * ((width - columns) / 2));

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::any_resolution::Squares;
-use super::resize::resize;
-use super::rgb::Rgb;
+use super::resize::resize_while;
+use super::rgb::{GoOn, Rgb};
 use super::settings::{Kind, Settings};
 use crate::error::Result;
 use crate::invalid;
@@ -42,9 +42,14 @@ impl Processor {
     /// # Errors
     /// InvalidArgument: a shape that the family does not take. Unavailable: no memory.
     pub fn process(&self, image: &Rgb) -> Result<Processed> {
+        self.process_while(image, &|| Ok(()))
+    }
+
+    fn process_while(&self, image: &Rgb, go_on: GoOn) -> Result<Processed> {
         let settings = &self.settings;
         let (height, width) = self.size(image.height(), image.width())?;
-        let resized = resize(image, width, height, settings.filter, settings.rounding)?;
+        let (filter, rounding) = (settings.filter, settings.rounding);
+        let resized = resize_while(image, width, height, filter, rounding, go_on)?;
         let image = match settings.kind {
             Kind::CentreCrop => centre(&resized, settings.side)?,
             _ => resized,
@@ -57,11 +62,20 @@ impl Processor {
     /// squares that it is cut into, row by row, and the whole as one, or the picture and parts.
     ///
     /// # Errors
-    /// Those of [`Processor::process`].
+    /// InvalidArgument: a shape that the family does not take. Unavailable: no memory.
     pub fn parts(&self, image: &Rgb) -> Result<Vec<Processed>> {
+        self.parts_while(image, &|| Ok(()))
+    }
+
+    /// [`Processor::parts`] that `go_on` may end.
+    ///
+    /// # Errors
+    /// As [`Processor::parts`], and those of `go_on`.
+    pub fn parts_while(&self, image: &Rgb, go_on: GoOn) -> Result<Vec<Processed>> {
         let Settings { kind, side, filter, patch, .. } = self.settings;
         if let Some(sizes) = &self.settings.any_resolution {
-            let Squares { image, count, arranged } = sizes.squares(image, side, patch, filter)?;
+            let Squares { image, count, arranged } =
+                sizes.squares(image, side, patch, filter, go_on)?;
             let columns = side / patch;
             return Ok(vec![Processed {
                 image,
@@ -72,11 +86,11 @@ impl Processor {
             }]);
         }
         if kind.is_tiled() {
-            return self.tiles(image);
+            return self.tiles(image, go_on);
         }
         let crops = self.settings.crops.map_or(Ok(Vec::new()), |crops| crops.cut(image))?;
         let all = std::iter::once(image).chain(&crops);
-        all.map(|part| self.process(part)).collect()
+        all.map(|part| self.process_while(part, go_on)).collect()
     }
 
     /// Height and width of the resized picture.

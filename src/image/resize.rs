@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::rgb::{zeroed, Rgb, MAX_PIXELS};
+use super::rgb::{zeroed, GoOn, Rgb, MAX_PIXELS};
 use crate::error::{Error, Result};
 use crate::invalid;
 
@@ -35,6 +35,8 @@ const PILLOW_BITS: u32 = 22;
 /// Weights that are held at a time, 4 MiB, unless one output alone has more: that has no more than
 /// a side has pixels.
 const HELD: usize = 1 << 20;
+/// Rows, or outputs, between two questions whether to go on.
+const ASKED_EVERY: usize = 64;
 
 /// The picture in another size. A side that stays is not filtered.
 ///
@@ -47,6 +49,21 @@ pub fn resize(
     height: usize,
     filter: Filter,
     rounding: Rounding,
+) -> Result<Rgb> {
+    resize_while(image, width, height, filter, rounding, &|| Ok(()))
+}
+
+/// [`resize`] that `go_on` may end.
+///
+/// # Errors
+/// As [`resize`], and those of `go_on`.
+pub(super) fn resize_while(
+    image: &Rgb,
+    width: usize,
+    height: usize,
+    filter: Filter,
+    rounding: Rounding,
+    go_on: GoOn,
 ) -> Result<Rgb> {
     // Seen in Pillow 13.0, which filters the axis first that leaves less to do.
     let lost = |from: usize, to: usize| from as i64 - to as i64;
@@ -71,22 +88,27 @@ pub fn resize(
     let mut out = Cow::Borrowed(image);
     for rows in [rows_first, !rows_first] {
         if rows && height != image.height() {
-            out = Cow::Owned(resize_rows(&out, height, filter, rounding)?);
+            out = Cow::Owned(resize_rows(&out, height, (filter, rounding), go_on)?);
         } else if !rows && width != image.width() {
-            out = Cow::Owned(resize_columns(&out, width, filter, rounding)?);
+            out = Cow::Owned(resize_columns(&out, width, (filter, rounding), go_on)?);
         }
     }
     Ok(out.into_owned())
 }
 
-fn resize_columns(image: &Rgb, width: usize, filter: Filter, rounding: Rounding) -> Result<Rgb> {
+type How = (Filter, Rounding);
+
+fn resize_columns(image: &Rgb, width: usize, how: How, go_on: GoOn) -> Result<Rgb> {
     let mut out = Rgb::new(width, image.height())?;
-    let axis = Axis::new(image.width(), width, filter, rounding)?;
+    let axis = Axis::new(image.width(), width, how, go_on)?;
     let mut from = 0;
     while from < width {
         let weights = axis.weights(from, HELD)?;
         let end = from + weights.of.len();
         for r in 0..image.height() {
+            if r % ASKED_EVERY == 0 {
+                go_on()?;
+            }
             weights.filter_row(image.row(r), &mut out.row_mut(r)[3 * from..3 * end]);
         }
         from = end;
@@ -94,14 +116,15 @@ fn resize_columns(image: &Rgb, width: usize, filter: Filter, rounding: Rounding)
     Ok(out)
 }
 
-fn resize_rows(image: &Rgb, height: usize, filter: Filter, rounding: Rounding) -> Result<Rgb> {
+fn resize_rows(image: &Rgb, height: usize, how: How, go_on: GoOn) -> Result<Rgb> {
     let mut out = Rgb::new(image.width(), height)?;
-    let axis = Axis::new(image.height(), height, filter, rounding)?;
+    let axis = Axis::new(image.height(), height, how, go_on)?;
     let mut sums: Vec<i32> = zeroed(3 * image.width())?;
     let mut from = 0;
     while from < height {
         let weights = axis.weights(from, HELD)?;
         for n in 0..weights.of.len() {
+            go_on()?;
             weights.filter_column(image, n, &mut sums, out.row_mut(from + n));
         }
         from += weights.of.len();
@@ -127,12 +150,15 @@ struct Weights {
 }
 
 impl Axis {
-    fn new(from: usize, to: usize, filter: Filter, rounding: Rounding) -> Result<Axis> {
+    fn new(from: usize, to: usize, (filter, rounding): How, go_on: GoOn) -> Result<Axis> {
         let mut axis = Axis { from, to, filter, bits: PILLOW_BITS };
         if rounding == Rounding::Torch {
             let mut largest = 0.0f64;
             let mut exact = Vec::new();
             for o in 0..to {
+                if o % ASKED_EVERY == 0 {
+                    go_on()?;
+                }
                 axis.exact(o, &mut exact)?;
                 largest = exact.iter().fold(largest, |a, &b| a.max(b));
             }
@@ -295,8 +321,25 @@ mod tests {
     }
 
     #[test]
+    fn who_no_longer_wants_it_ends_a_resize() {
+        let image = Rgb::new(300, 200).unwrap();
+        for after in [0, 1, 20] {
+            let asked = std::cell::Cell::new(0);
+            let go_on = || match asked.replace(asked.get() + 1) {
+                n if n == after => Err(Error::Cancelled("left".into())),
+                _ => Ok(()),
+            };
+            let (filter, rounding) = (Filter::Bicubic, Rounding::Torch);
+            let outcome = resize_while(&image, 30, 40, filter, rounding, &go_on);
+            assert_eq!(outcome, Err(Error::Cancelled("left".into())));
+            assert_eq!(asked.get(), after + 1);
+        }
+    }
+
+    #[test]
     fn weights_of_long_strips_are_held_in_parts() {
-        let axis = Axis::new(3_000_000, 500, Filter::Lanczos, Rounding::Pillow).unwrap();
+        let axis =
+            Axis::new(3_000_000, 500, (Filter::Lanczos, Rounding::Pillow), &|| Ok(())).unwrap();
         let part = axis.weights(100, HELD).unwrap();
         assert!(part.of.len() > 1 && part.all.len() <= HELD);
         // One output has what it needs.
@@ -305,7 +348,7 @@ mod tests {
 
         // Parts are the whole.
         for (from, to) in [(90, 7), (7, 90)] {
-            let axis = Axis::new(from, to, Filter::Bicubic, Rounding::Torch).unwrap();
+            let axis = Axis::new(from, to, (Filter::Bicubic, Rounding::Torch), &|| Ok(())).unwrap();
             let whole = axis.weights(0, HELD).unwrap();
             assert_eq!(whole.of.len(), to);
             let mut next = 0;

@@ -7,6 +7,9 @@ use crate::invalid;
 /// Pixels that an image may have: where Pillow begins to warn of a decompression bomb.
 pub const MAX_PIXELS: u64 = 89_478_485;
 
+/// Asked every few milliseconds while a picture is made: its error ends that.
+pub type GoOn<'a> = &'a dyn Fn() -> Result<()>;
+
 /// Eight bits of red, green and blue a pixel, row by row from the top.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rgb {

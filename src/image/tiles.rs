@@ -2,25 +2,26 @@
 //! longest edge is long enough for (Idefics3); and behind several of them the whole as one.
 
 use super::process::{Processed, Processor};
-use super::resize::resize;
-use super::rgb::Rgb;
+use super::resize::resize_while;
+use super::rgb::{GoOn, Rgb};
 use super::settings::{Kind, Settings, LONGEST_EDGE_MAX};
 use crate::error::Result;
 
 impl Processor {
     /// The squares of a picture, row by row, and the whole if that belongs to them.
-    pub(super) fn tiles(&self, image: &Rgb) -> Result<Vec<Processed>> {
+    pub(super) fn tiles(&self, image: &Rgb, go_on: GoOn) -> Result<Vec<Processed>> {
         let Settings { kind, side, filter, rounding, patch, whole, .. } = self.settings;
         let (rows, columns) = self.squares(image.height(), image.width());
         let lengthened = match kind {
             Kind::Squares => {
                 let [height, width] = self.lengthened(image.height(), image.width());
-                Some(resize(image, width, height, filter, rounding)?)
+                Some(resize_while(image, width, height, filter, rounding, go_on)?)
             }
             _ => None,
         };
         let image = lengthened.as_ref().unwrap_or(image);
-        let resized = resize(image, columns * side, rows * side, filter, rounding)?;
+        let [width, height] = [columns * side, rows * side];
+        let resized = resize_while(image, width, height, filter, rounding, go_on)?;
 
         let patches = side / patch;
         let part =
@@ -34,7 +35,7 @@ impl Processor {
         if parts.len() > 1 && whole {
             // Idefics3 makes it of what it has cut.
             let from = if kind == Kind::Squares { &resized } else { image };
-            parts.push(part(resize(from, side, side, filter, rounding)?));
+            parts.push(part(resize_while(from, side, side, filter, rounding, go_on)?));
         }
         Ok(parts)
     }

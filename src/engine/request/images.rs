@@ -10,12 +10,12 @@ use super::image_texts::{with_parts, SquareTexts, WrittenPrompt};
 use super::types::ImageSource;
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
-use crate::image::{self, Fetcher, Processor};
+use crate::image::{self, Fetcher, GoOn, Processor};
 use crate::invalid;
 use crate::model::architectures::Written;
 use crate::model::config::{FrameSpec, ImageTokens, VisionSpec};
 use crate::plan::{BothWays, ImageSpan, PromptImages};
-use crate::text::{check_prompt_tokens, Tokenizer};
+use crate::text::{check_prompt_tokens, Interrupt, Tokenizer};
 
 /// Images of a prompt, where nobody says how many.
 pub(crate) const IMAGES_MAX: usize = 999;
@@ -143,13 +143,15 @@ impl ImageIntake {
     ///
     /// # Errors
     /// InvalidArgument: too many images, one that cannot be read or processed, fewer placeholders
-    /// than images, or more tokens than the model takes. Unavailable: no memory.
+    /// than images, or more tokens than the model takes. Unavailable: no memory. Those of
+    /// `interrupt`, which is asked every few milliseconds.
     pub fn place(
         &self,
         tokens: &[TokenId],
         places: Option<&[usize]>,
         images: &[ImageSource],
         max_model_len: u32,
+        interrupt: &dyn Interrupt,
     ) -> Result<(Vec<TokenId>, PromptImages)> {
         self.check_count(images.len())?;
         let of_images = self.places(tokens, places);
@@ -169,9 +171,13 @@ impl ImageIntake {
                 continue;
             };
 
-            self.put_image(source, &mut prompt, &mut spans).map_err(|error| match count {
-                1 => error,
-                _ => error.context(&format!("image {}: ", n + 1)),
+            let go_on = || interrupt.check();
+            let placed = self.put_image(source, &go_on, &mut prompt, &mut spans);
+            // Why nobody waits any more is no image's fault.
+            placed.map_err(|error| match (count, interrupt.check()) {
+                (_, Err(over)) => over,
+                (1, Ok(())) => error,
+                (_, Ok(())) => error.context(&format!("image {}: ", n + 1)),
             })?;
             // Before the next one takes memory.
             check_prompt_tokens(prompt.len() + tokens.len() - at - 1, max_model_len)?;
@@ -211,10 +217,11 @@ impl ImageIntake {
     fn put_image(
         &self,
         source: &ImageSource,
+        go_on: GoOn,
         prompt: &mut Vec<TokenId>,
         spans: &mut Vec<ImageSpan>,
     ) -> Result<()> {
-        let (squares, parts) = self.parts(source)?;
+        let (squares, parts) = self.parts(source, go_on)?;
         let several = parts.len() > 1;
         for (n, part) in parts.into_iter().enumerate() {
             prompt.extend(self.frame.in_front(n, several));
@@ -257,9 +264,9 @@ impl ImageIntake {
 
     /// The parts of an image, which have no place yet, and into how many rows and columns of
     /// squares it is cut.
-    fn parts(&self, source: &ImageSource) -> Result<((usize, usize), Vec<ImageSpan>)> {
+    fn parts(&self, source: &ImageSource, go_on: GoOn) -> Result<((usize, usize), Vec<ImageSpan>)> {
         let picture = match source {
-            ImageSource::File(bytes) => image::decode(bytes)?,
+            ImageSource::File(bytes) => image::decode_while(bytes, go_on)?,
             ImageSource::Text(text) if image::is_url(text) => {
                 return Err(invalid!(
                     "images are not fetched: send the file in base64, not its URL, or name its \
@@ -267,10 +274,10 @@ impl ImageIntake {
                     image::DOMAINS
                 ));
             }
-            ImageSource::Text(text) => image::decode(&image::decode_text(text)?)?,
+            ImageSource::Text(text) => image::decode_while(&image::decode_text(text)?, go_on)?,
         };
         let squares = self.processor.squares(picture.height(), picture.width());
-        let parts = self.processor.parts(&picture)?;
+        let parts = self.processor.parts_while(&picture, go_on)?;
         drop(picture);
 
         let settings = &self.processor.settings;
@@ -406,6 +413,18 @@ mod tests {
     use super::*;
     use crate::image::{Kind, Settings};
     use crate::plan::PatchRows;
+    use crate::text::{NeverInterrupted, StopHandle};
+
+    /// A client that has left.
+    struct Left;
+
+    impl Interrupt for Left {
+        fn check(&self) -> Result<()> {
+            Err(Error::Cancelled("left".into()))
+        }
+
+        fn stop_by(&self, _: StopHandle) {}
+    }
 
     /// Tokens as Gemma's processor in transformers has them.
     #[test]
@@ -452,7 +471,11 @@ mod tests {
             let images: Vec<ImageSource> =
                 prompt["images"].as_array().unwrap().iter().map(image).collect();
             let text = tokenizer.encode_part(prompt["text"].as_str().unwrap()).unwrap();
-            let (ids, placed) = intake.place(&text, None, &images, 512).unwrap();
+            let (ids, placed) = intake.place(&text, None, &images, 512, &NeverInterrupted).unwrap();
+            if !images.is_empty() {
+                let left = intake.place(&text, None, &images, 512, &Left).unwrap_err();
+                assert_eq!(left, Error::Cancelled("left".into()));
+            }
             let ids: Vec<u32> = ids.iter().map(|id| id.0).collect();
             assert_eq!(serde_json::json!(ids), prompt["ids"], "{}", prompt["text"]);
             match placed.spans.len() {

@@ -74,7 +74,7 @@ impl Intake {
     pub fn accept(&self, request: NewRequest, interrupt: &dyn Interrupt) -> Result<()> {
         match request {
             NewRequest::Generate(mut request) => {
-                let prompt = self.read(&mut request)?;
+                let prompt = self.read(&mut request, interrupt)?;
                 self.accept_read(*request, prompt, interrupt)
             }
             NewRequest::Embed(request) => self.pass_on(self.prepare_embedding(request)?, interrupt),
@@ -83,14 +83,18 @@ impl Intake {
 
     /// The first half of that: tokens, all of which the model has, and images, whose files are not
     /// needed any more.
-    pub fn read(&self, request: &mut GenerateRequest) -> Result<ReadPrompt> {
+    pub fn read(
+        &self,
+        request: &mut GenerateRequest,
+        interrupt: &dyn Interrupt,
+    ) -> Result<ReadPrompt> {
         if self.embedder.is_some() {
             return Err(invalid!("this model embeds or classifies, it does not generate text"));
         }
         self.adapter(request.params.lora_name.as_deref())?;
         self.check_length(&request.prompt)?;
         let images = std::mem::take(&mut request.images);
-        self.prompt_tokens(&request.prompt, &images)
+        self.prompt_tokens(&request.prompt, &images, interrupt)
     }
 
     /// The second half: what may follow, a grammar among it, and over to the engine thread.
@@ -181,7 +185,12 @@ impl Intake {
     }
 
     /// The prompt's tokens with those of its images, and these.
-    fn prompt_tokens(&self, prompt: &str, images: &[ImageSource]) -> Result<ReadPrompt> {
+    fn prompt_tokens(
+        &self,
+        prompt: &str,
+        images: &[ImageSource],
+        interrupt: &dyn Interrupt,
+    ) -> Result<ReadPrompt> {
         let intake = self.images.as_ref().filter(|_| !images.is_empty());
         let written = intake.and_then(|intake| intake.written(prompt, images.len()));
         let text = written.as_ref().map_or(prompt, |written| &written.text);
@@ -196,7 +205,8 @@ impl Intake {
             return Err(invalid!("Multi-modal processor not available for text-only models"));
         };
         let places = written.as_ref().map(|written| &written.places[..]);
-        let (tokens, images) = intake.place(&tokens, places, images, self.max_model_len)?;
+        let most = self.max_model_len;
+        let (tokens, images) = intake.place(&tokens, places, images, most, interrupt)?;
         Ok(ReadPrompt { tokens, images: Some(Arc::new(images)) })
     }
 

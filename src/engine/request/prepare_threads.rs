@@ -18,7 +18,9 @@ use super::types::NewRequest;
 use crate::engine::workers::{Rules, Task, TaskSender, TaskWatch, Workers};
 use crate::error::{Error, Result};
 use crate::internal;
-use crate::text::{Interrupt, NeverInterrupted, PieceCall, LONG_TEXT_BYTES, STACK_BYTES};
+use crate::text::{
+    Interrupt, NeverInterrupted, PieceCall, StopHandle, LONG_TEXT_BYTES, STACK_BYTES,
+};
 use crate::threads;
 
 /// Requests of up to this many bytes of text are prepared on the caller's thread. A server calls
@@ -203,20 +205,31 @@ fn read_images(
             if let Some(images) = &intake.images {
                 images.fetch(&mut request.images, &*request.client)?;
             }
+            let client = Arc::clone(&request.client);
             let prompt = {
                 let _turn = turn.lock();
-                intake.read(&mut request)?
+                intake.read(&mut request, &WhileThere(&*client))?
             };
 
             if request.params.structured_outputs.is_none() {
                 return intake.accept_read(*request, prompt, &NeverInterrupted);
             }
-            let client = Arc::clone(&request.client);
             let accept =
                 |intake: &Intake, watch: &TaskWatch| intake.accept_read(*request, prompt, watch);
             grammars.send(grammar_task(intake, client, accept))
         });
     }
+}
+
+/// Ends what is done for a client that has left, or that no longer wants to wait.
+struct WhileThere<'a>(&'a dyn Client);
+
+impl Interrupt for WhileThere<'_> {
+    fn check(&self) -> Result<()> {
+        self.0.gone().map_or(Ok(()), Err)
+    }
+
+    fn stop_by(&self, _: StopHandle) {}
 }
 
 /// Do that with a request, unless its client has left; tell the client if it cannot be done.

@@ -276,6 +276,12 @@ impl Frame {
         (self.width.div_ceil(8 * self.h), self.height.div_ceil(8 * self.v))
     }
 
+    /// How many a scan goes over, about.
+    pub fn blocks(&self, scan: &Scan) -> usize {
+        let has = |c: &&Component| scan.parts.iter().any(|&(id, ..)| usize::from(c.id) == id);
+        self.components.iter().filter(has).map(|c| c.columns * c.rows).sum()
+    }
+
     /// All has been read that is needed.
     pub fn is_complete(&self) -> bool {
         !self.progressive && self.components.iter().all(|c| c.quantiser.is_some())

@@ -1,7 +1,7 @@
 //! Components of a JPEG frame to pixels: blocks to samples, halved colours to the frame's size by
 //! triangle filters as libjpeg's, and colours to RGB.
 
-use super::super::rgb::{cmyk, damaged, grey, zeroed, Rgb};
+use super::super::rgb::{cmyk, damaged, grey, zeroed, GoOn, Rgb};
 use super::block;
 use super::header::{Component, Frame, Notes};
 use crate::error::Result;
@@ -27,11 +27,14 @@ enum Colours {
     Ycck,
 }
 
-pub(super) fn to_rgb(mut frame: Frame, notes: &Notes) -> Result<Rgb> {
+/// Rows of pixels, or of blocks, between two questions whether to go on.
+const ASKED_EVERY: usize = 16;
+
+pub(super) fn to_rgb(mut frame: Frame, notes: &Notes, go_on: GoOn) -> Result<Rgb> {
     let colours = colours(&frame, notes);
     let components = std::mem::take(&mut frame.components);
     // A component's coefficients are given back before those of the next are looked at.
-    let planes = components.into_iter().map(|component| Plane::new(component, &frame));
+    let planes = components.into_iter().map(|component| Plane::new(component, &frame, go_on));
     let planes = planes.collect::<Result<Vec<Plane>>>()?;
 
     let tables = Tables::new();
@@ -40,6 +43,9 @@ pub(super) fn to_rgb(mut frame: Frame, notes: &Notes) -> Result<Rgb> {
     let mut rows = vec![vec![0; width]; planes.len()];
     let mut sums = Vec::new();
     for y in 0..frame.height {
+        if y % ASKED_EVERY == 0 {
+            go_on()?;
+        }
         for (plane, row) in planes.iter().zip(&mut rows) {
             plane.row(y, &mut sums, row);
         }
@@ -77,11 +83,14 @@ fn colours(frame: &Frame, notes: &Notes) -> Colours {
 }
 
 impl Plane {
-    fn new(component: Component, frame: &Frame) -> Result<Plane> {
+    fn new(component: Component, frame: &Frame, go_on: GoOn) -> Result<Plane> {
         let quantiser = component.quantiser.ok_or_else(|| damaged("a colour is missing"))?;
         let stride = 8 * component.columns;
         let mut samples: Vec<u8> = zeroed(stride * 8 * component.rows)?;
         for (n, coefficients) in component.blocks.chunks_exact(64).enumerate() {
+            if n % (ASKED_EVERY * component.columns) == 0 {
+                go_on()?;
+            }
             let block = block::samples(coefficients, &quantiser);
             let first = n / component.columns * 8 * stride + n % component.columns * 8;
             for (r, row) in block.chunks_exact(8).enumerate() {

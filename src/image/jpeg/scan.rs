@@ -1,7 +1,7 @@
 //! One scan of a JPEG file into the coefficients of its components: whole blocks, or what a
 //! progressive file adds to them.
 
-use super::super::rgb::damaged;
+use super::super::rgb::{damaged, GoOn};
 use super::bits::{Bits, Huffman};
 use super::block::ZIGZAG;
 use super::header::{Component, Frame, Header, Scan};
@@ -22,8 +22,17 @@ struct Tables<'a> {
     ac: Option<&'a Huffman>,
 }
 
+/// Units between two questions whether to go on.
+const ASKED_EVERY: usize = 4096;
+
 /// Read a scan; returns where the next marker is.
-pub(super) fn read(frame: &mut Frame, scan: &Scan, header: &Header, bytes: &[u8]) -> Result<usize> {
+pub(super) fn read(
+    frame: &mut Frame,
+    scan: &Scan,
+    header: &Header,
+    bytes: &[u8],
+    go_on: GoOn,
+) -> Result<usize> {
     check(frame, scan)?;
     let mut parts = Vec::new();
     let mut tables = Vec::new();
@@ -48,6 +57,9 @@ pub(super) fn read(frame: &mut Frame, scan: &Scan, header: &Header, bytes: &[u8]
     };
     let mut until_restart = header.restart;
     for unit in 0..columns * rows {
+        if unit % ASKED_EVERY == 0 {
+            go_on()?;
+        }
         if header.restart > 0 && until_restart == 0 {
             state.bits.restart();
             (state.dc, state.end_run) = ([0; 4], 0);
