@@ -7,7 +7,7 @@ use ::png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits, 
 use super::rgb::{check_size, clipped, damaged, grey, zeroed, Rgb};
 use crate::error::Result;
 
-/// Of a row, a palette and a text: none of them is longer in an image of the size that is allowed.
+/// Of a palette and a text, beside a row.
 const SCRATCH_BYTES: usize = 64 << 20;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Rgb> {
@@ -18,9 +18,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Rgb> {
     decoder.set_limits(Limits { bytes: SCRATCH_BYTES });
     decoder.set_transformations(Transformations::IDENTITY);
 
-    let (width, height) = decoder.read_header_info().map_err(wrong)?.size();
+    let info = decoder.read_header_info().map_err(wrong)?;
+    let ((width, height), pixel_bytes) = (info.size(), info.bytes_per_pixel());
     check_size(width.into(), height.into())?;
     let (width, height) = (width as usize, height as usize);
+    decoder.set_limits(Limits { bytes: SCRATCH_BYTES + width * pixel_bytes });
     let mut reader = decoder.read_info().map_err(wrong)?;
     let size = reader.output_buffer_size();
     let size = size.ok_or_else(|| damaged("its rows are too long"))?;
@@ -87,4 +89,23 @@ pub(super) fn of_palette(palette: &[u8], n: u8) -> [u8; 3] {
 
 fn wrong(error: DecodingError) -> crate::error::Error {
     damaged(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its row takes more than all else may.
+    #[test]
+    fn a_picture_may_be_one_row() {
+        let width = 80_000_000;
+        let mut file = Vec::new();
+        let mut encoder = ::png::Encoder::new(&mut file, width, 1);
+        encoder.set_color(ColorType::Grayscale);
+        encoder.set_compression(::png::Compression::Fastest);
+        encoder.write_header().unwrap().write_image_data(&vec![7; width as usize]).unwrap();
+        let rgb = decode(&file).unwrap();
+        assert_eq!([rgb.width(), rgb.height()], [width as usize, 1]);
+        assert_eq!(rgb.row(0)[3 * (width as usize - 1)..], [7; 3]);
+    }
 }
