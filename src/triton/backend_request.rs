@@ -13,6 +13,7 @@ use super::handles::{Factory, InstanceHandle, Request, Response};
 use super::request::Parsed;
 use super::response::{AnswerRow, Layout, RequestedOutputs};
 use super::roles::Roles;
+use super::warm_up::WarmUp;
 use crate::error::{Error, Result};
 
 /// One Triton request in flight.
@@ -29,6 +30,8 @@ pub(super) struct BackendRequest {
     rows: u64,
     decoupled: bool,
     delayed: DelayedEndSender,
+    /// Of whose warm-up it is a part.
+    warm_up: Option<Arc<WarmUp>>,
     pair: HttpPair,
 }
 
@@ -40,6 +43,7 @@ impl BackendRequest {
         start_ns: u64,
         decoupled: bool,
         delayed: DelayedEndSender,
+        warm_up: Option<Arc<WarmUp>>,
     ) -> BackendRequest {
         let outputs = RequestedOutputs::default();
         BackendRequest {
@@ -52,6 +56,7 @@ impl BackendRequest {
             rows: 1,
             decoupled,
             delayed,
+            warm_up,
             pair: HttpPair::default(),
         }
     }
@@ -148,6 +153,9 @@ impl BackendRequest {
             self.instance.report(request, outcome.is_ok(), self.rows, self.start_ns);
         }
         delayed_cancel::hold(&self.delayed, Arc::clone(&self.factory));
+        if let Some(warm_up) = &self.warm_up {
+            warm_up.ends_one(outcome.is_err());
+        }
         if let Err(error) = self.pair.send(|| response.send(true, outcome.err().as_ref())) {
             self.last_resort(&error);
         }
@@ -156,6 +164,9 @@ impl BackendRequest {
     /// The FINAL flag is owed: as an error, or alone where even that is impossible.
     fn last_resort(&self, error: &Error) {
         tracing::error!("the last response could not be sent: {error}");
+        if let Some(warm_up) = &self.warm_up {
+            warm_up.ends_one(true);
+        }
         let sent = self.factory.response().and_then(|last| last.send(true, Some(error)));
         if sent.is_err() && self.decoupled {
             let _ = self.factory.send_final();

@@ -60,6 +60,8 @@ pub(super) struct ModelConfig {
     /// Parameter gpu_device_ids: the GPUs of each instance, by their numbers among the visible
     /// ones. Empty: it is not there.
     pub gpu_device_ids: Vec<Vec<u32>>,
+    /// `model_warmup`: requests that the server sends to each instance before any client does.
+    pub warm_up_requests: u64,
 }
 
 /// Add the tensors and the policy that a short config.pbtxt leaves out. A tensor is not added where
@@ -99,15 +101,29 @@ pub(super) fn read(config: &Value) -> Result<ModelConfig> {
     Ok(ModelConfig {
         roles: Roles::of(config),
         decoupled: config["model_transaction_policy"]["decoupled"] == true,
-        // The server writes 64-bit integers as text in some versions.
-        max_batch_size: match &config["max_batch_size"] {
-            Value::String(text) => text.parse().unwrap_or(0),
-            number => number.as_u64().unwrap_or(0),
-        },
+        max_batch_size: number(&config["max_batch_size"]),
         health_check: parameter(config, HEALTH_CHECK),
         report_metrics: parameter(config, REPORT_METRICS),
         gpu_device_ids: gpu_device_ids(config)?,
+        warm_up_requests: warm_up_requests(config),
     })
+}
+
+/// The server writes 64-bit integers as text in some versions. 0: there is none.
+fn number(value: &Value) -> u64 {
+    match value {
+        Value::String(text) => text.parse().unwrap_or(0),
+        number => number.as_u64().unwrap_or(0),
+    }
+}
+
+/// A sample is `batch_size` requests, none for 0, and is run `count` times, once for 0.
+fn warm_up_requests(config: &Value) -> u64 {
+    let requests = |sample: &Value| {
+        number(&sample["batch_size"]).saturating_mul(number(&sample["count"]).max(1))
+    };
+    let samples = config["model_warmup"].as_array().map(Vec::as_slice).unwrap_or_default();
+    samples.iter().map(requests).fold(0, u64::saturating_add)
 }
 
 /// `parameters: { key: "…" value: { string_value: "true" } }`, any case.
@@ -282,6 +298,16 @@ mod tests {
         let read = read(&config).unwrap();
         assert!(read.report_metrics && !read.health_check);
         assert!(!read.decoupled, "without completion and without a policy");
+    }
+
+    #[test]
+    fn requests_of_a_warm_up_are_counted_as_the_server_does() {
+        let requests = |samples: Value| {
+            read(&json!({ "model_warmup": samples })).map(|config| config.warm_up_requests).unwrap()
+        };
+        assert_eq!(requests(Value::Null), 0);
+        assert_eq!(requests(json!([{"batch_size": 1, "count": 0}, {"batch_size": 3}])), 4);
+        assert_eq!(requests(json!([{"batch_size": 2, "count": "5"}, {"batch_size": 0}])), 10);
     }
 
     #[test]

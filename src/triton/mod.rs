@@ -14,7 +14,7 @@
 //! | `tensors`, `inputs`, `request`, `embedding` | tensors, parameters -> what the engine takes |
 //! | `client`, `response`, `logprobs` | answers -> tensors of responses |
 //! | `backend_request` | one request in flight: exactly one FINAL |
-//! | `backpressure`, `delayed_cancel` | responses that wait for the server |
+//! | `backpressure`, `delayed_cancel`, `warm_up` | responses that wait for the server |
 
 mod backend_request;
 mod backpressure;
@@ -39,6 +39,7 @@ mod roles;
 mod sys;
 mod tensors;
 mod versions;
+mod warm_up;
 mod watch;
 
 #[cfg(fuzzing)]
@@ -102,6 +103,7 @@ pub extern "C" fn TRITONBACKEND_Initialize(
 pub extern "C" fn TRITONBACKEND_Finalize(_: *mut TRITONBACKEND_Backend) -> *mut TRITONSERVER_Error {
     guarded("Finalize", || {
         metrics::close();
+        warm_up::close();
         Ok(())
     })
 }

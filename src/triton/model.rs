@@ -22,6 +22,7 @@ use super::options::Options;
 use super::places::{Place, Places};
 use super::request::{self, worded, Context, Parsed};
 use super::versions::LoadedVersion;
+use super::warm_up::WarmUp;
 use super::watch::{Supervisor, Watched};
 use crate::engine::{
     Client, EmbedRequest, EngineArgs, EngineOptions, Engines, GenerateRequest, Gpus, ImageSource,
@@ -226,6 +227,7 @@ pub(super) struct Instance {
     handle: InstanceHandle,
     supervisor: Supervisor,
     delayed_ends: DelayedEnds,
+    warm_up: Arc<WarmUp>,
     limits: SamplingLimits,
     /// The model embeds and generates nothing.
     embeds: bool,
@@ -296,11 +298,13 @@ impl Instance {
         let limits = SamplingLimits::new(facts.vocab_size, model.args.max_logprobs);
         let lists = model.options.lists.clone();
         let limits = SamplingLimits { lists, ..limits.with_max_sequences(most.as_deref())? };
+        let warm_up = Arc::new(WarmUp::new(model.config.warm_up_requests));
         Ok(Instance {
             model,
             handle,
             supervisor,
             delayed_ends,
+            warm_up,
             limits,
             embeds: facts.embeds,
             images: facts.images,
@@ -317,6 +321,7 @@ impl Instance {
     /// Answer a request or hand it on; never waits for an engine.
     pub(super) fn serve(&self, request: Request, arrived: ArrivalTime) {
         let ArrivalTime { start_ns, arrival } = arrived;
+        let warm_up = self.warm_up.takes_one().then(|| Arc::clone(&self.warm_up));
         let factory = match request.factory() {
             Ok(factory) => factory,
             Err(e) => return tracing::error!("a request cannot be answered: {e}"),
@@ -326,8 +331,9 @@ impl Instance {
             .unwrap_or_else(|_| Err(internal!("a fault in reading the request")));
         let decoupled = self.model.config.decoupled;
         let delayed = self.delayed_ends.sender();
+        let handle = self.handle;
         let mut request =
-            BackendRequest::new(request, factory, self.handle, start_ns, decoupled, delayed);
+            BackendRequest::new(request, factory, handle, start_ns, decoupled, delayed, warm_up);
 
         let config = &self.model.config;
         let ready = parsed.and_then(|(parsed, options)| {
