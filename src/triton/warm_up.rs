@@ -95,7 +95,7 @@ fn ours() -> libc::sighandler_t {
 
 /// What handles the signal now. None: the system does not say.
 fn current() -> Option<libc::sighandler_t> {
-    // SAFETY: a sigaction is numbers and pointers, for which zeros are good, and it is only written.
+    // SAFETY: a sigaction is numbers and pointers, for which zeros are good; it is only written.
     unsafe {
         let mut action: libc::sigaction = mem::zeroed();
         (libc::sigaction(SIGNAL, ptr::null(), &mut action) == 0).then_some(action.sa_sigaction)
