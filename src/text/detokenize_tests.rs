@@ -102,6 +102,156 @@ fn byte_fallback_equals_decode_stream() {
     compare(tokenizer, &own, &bytes, 259 + tokens.len() + 3);
 }
 
+/// Stretches of one kind of token, longer than what is decoded anew with each: broken bytes, U+FFFD
+/// as a token, tokens without a text, tokens that are not decoded. Piece by piece as DecodeStream.
+fn compare_stretches(tokenizer: &Arc<Tokenizer>, kinds: &[Vec<u32>]) {
+    let own = tokenizer.inner_for_test().clone();
+    let mut rng = Random(9);
+    let (mut waited, mut whole) = (0, 0);
+    for round in 0..300 {
+        let skip = round % 2 == 0;
+        let prompt: Vec<u32> =
+            (0..round % 9).map(|_| kinds[0][rng.below(kinds[0].len())]).collect();
+        let mut one = general(tokenizer, &ids(&prompt), skip);
+        let mut two =
+            Stream { tokenizer: &own, skip, ids: prompt, prefix: String::new(), index: 0 };
+        let (mut told, mut wanted) = (String::new(), String::new());
+        for _ in 0..6 {
+            let kind = &kinds[rng.below(kinds.len())];
+            for i in 0..[1, 3, 20, 90][rng.below(4)] {
+                let id = kind[rng.below(kind.len())];
+                let (got, want) = (push(&mut one, TokenId(id)), two.push(id));
+                assert_eq!(got, want, "round {round}, {i} of {kind:?}");
+                (told, wanted) = (told + &got, wanted + &want);
+            }
+            let State::General(state) = &one.state else { panic!("not general") };
+            waited += usize::from(state.ids.len() - state.read > FEW_HELD);
+        }
+        one.finish(&mut told);
+        assert_eq!(told, wanted, "round {round}");
+        whole += told.len();
+    }
+    assert!(waited > 50 && whole > 1000, "{waited} waited, {whole} bytes came out");
+}
+
+fn bpe_with(decoder: serde_json::Value, tokens: &[&str]) -> Arc<Tokenizer> {
+    Arc::new(with_decoder(tokens, &serde_json::Value::Null, &decoder))
+}
+
+#[test]
+fn what_waits_long_comes_out_as_of_decode_stream() {
+    let words = ["a", "▁b", "é", "<0x20>", "x##", "##y"];
+    let more = ["\u{fffd}", "", "<0xFF>", "b\u{fffd}", "<0xC3>", "<0xA9>", "<0xEF>", "<0xBF>"];
+    let tokens: Vec<&str> = words.iter().chain(&more).chain(&["<0xBD>"]).copied().collect();
+    // Words, then each kind alone, then all of them, with ids that no token has.
+    let mut kinds: Vec<Vec<u32>> = vec![(0..6).collect()];
+    kinds.extend((6..15).map(|id| vec![id]));
+    kinds.extend([vec![10, 11], vec![12, 13, 14], vec![99], (0..20).collect()]);
+
+    let json = |text: &str| serde_json::from_str(text).unwrap();
+    let replace = r#"{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}"#;
+    let fallback = r#"{"type": "ByteFallback"}"#;
+    let fuse = r#"{"type": "Fuse"}"#;
+    let strip = r#"{"type": "Strip", "content": " ", "start": 1, "stop": 0}"#;
+    let all = |list: &[&str]| {
+        json(&format!(r#"{{"type": "Sequence", "decoders": [{}]}}"#, list.join(",")))
+    };
+    let metaspace = r#"{"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}"#;
+    for decoder in [
+        all(&[replace, fallback, fuse, strip]),
+        all(&[replace, fallback, fuse]),
+        all(&[replace, fallback]),
+        json(metaspace),
+        serde_json::json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
+        serde_json::Value::Null,
+    ] {
+        let tokenizer = bpe_with(decoder, &tokens);
+        assert!(tokenizer.text_rule().is_some(), "{}", tokenizer.decoder());
+        compare_stretches(&tokenizer, &kinds);
+    }
+    // Nothing is known of these: text may be late, but comes.
+    for decoder in [all(&[fallback, metaspace]), all(&[fuse, replace])] {
+        let tokenizer = bpe_with(decoder, &tokens);
+        assert!(tokenizer.text_rule().is_none(), "{}", tokenizer.decoder());
+        for trailing in [0, 3] {
+            let mut detokenizer = Detokenizer::new(&tokenizer, &[], true, true);
+            let stretch = [vec![6; 130], vec![0, 1, 0], vec![6; trailing]].concat();
+            let mut out = String::new();
+            stretch.iter().for_each(|id| detokenizer.push(TokenId(*id), &mut out));
+            detokenizer.finish(&mut out);
+            assert_eq!(out, REPLACEMENT.repeat(130) + "a ba", "{}", tokenizer.decoder());
+        }
+    }
+}
+
+/// A client may ask for tokens that never come to a text; the work for each of them must not grow
+/// with those before it.
+#[test]
+fn tokens_that_wait_cost_no_more_than_others() {
+    const TOKENS: usize = 4000;
+    let llama = Arc::new(llama_like(&["▁", "a", "\u{fffd}", ""]));
+    let odd = bpe_with(
+        serde_json::json!({"type": "CTC", "pad_token": "p", "word_delimiter_token": "|",
+            "cleanup": false}),
+        &["\u{fffd}", "a", "b\u{fffd}"],
+    );
+    let work = |tokenizer: &Arc<Tokenizer>, mut token: Box<dyn FnMut(usize) -> u32>, last: u32| {
+        let mut detokenizer = Detokenizer::new(tokenizer, &[], true, true);
+        let before = tokenizer.decoded.load(std::sync::atomic::Ordering::Relaxed);
+        let mut out = String::new();
+        (0..TOKENS).for_each(|i| detokenizer.push(TokenId(token(i)), &mut out));
+        detokenizer.push(TokenId(last), &mut out);
+        detokenizer.finish(&mut out);
+        (tokenizer.decoded.load(std::sync::atomic::Ordering::Relaxed) - before, out)
+    };
+    let broken = "\u{fffd}".repeat(TOKENS);
+
+    let (bytes, text) = work(&llama, Box::new(|_| 3 + 0x80), 260);
+    assert_eq!(text, broken.clone() + "a");
+    let (replacements, text) = work(&llama, Box::new(|_| 261), 260);
+    assert_eq!(text, broken + "a");
+    let (mixed, _) = work(&llama, Box::new(|i| [3 + 0xff, 262, 261][i % 3]), 260);
+    let (skipped, text) = work(&llama, Box::new(|_| 1), 260);
+    assert_eq!(text, "a");
+    let (empty, text) = work(&llama, Box::new(|_| 262), 260);
+    assert_eq!(text, "a");
+    let (unknown, text) = work(&odd, Box::new(|i| [0, 2][i % 2]), 1);
+    assert!(text.ends_with("b\u{fffd}a"));
+    for (what, decoded, most) in [
+        ("bytes", bytes, 4),
+        ("U+FFFD", replacements, 4),
+        ("a mixture", mixed, 4),
+        ("tokens that are not decoded", skipped, 4),
+        ("tokens without a text", empty, 4),
+        ("an unknown decoder", unknown, 16),
+    ] {
+        assert!(decoded <= most * TOKENS, "{what}: {decoded} ids decoded");
+    }
+}
+
+/// Bytes of a byte-level tokenizer that wait are looked at once.
+#[test]
+fn long_stretches_of_broken_bytes_equal_the_lossy_text() {
+    let mut rng = Random(3);
+    let kinds: [&[u8]; 5] = [b"\x80", b"\xf0\x9f", b"\xef\xbf\xbd", b"a", b"\xe6\x97\xa5"];
+    for _ in 0..300 {
+        let (mut held, mut all, mut out) = (HeldBytes::default(), Vec::new(), String::new());
+        for _ in 0..8 {
+            let kind = kinds[rng.below(kinds.len())];
+            for _ in 0..rng.below(30) {
+                let byte = &kind[rng.below(kind.len())..][..1];
+                held.push(byte, &mut out);
+                all.extend_from_slice(byte);
+                let open = if held.open.is_empty() { "" } else { REPLACEMENT };
+                let text = String::from_utf8_lossy(&all);
+                assert_eq!(format!("{out}{}{open}", held.text), text);
+                assert_eq!(held.text.is_empty() && open.is_empty(), !text.ends_with(REPLACEMENT));
+                assert!(held.open.len() < 4);
+            }
+        }
+    }
+}
+
 /// The prompt is what the output follows: the first word keeps its blank.
 #[test]
 fn metaspace_keeps_the_first_blank() {

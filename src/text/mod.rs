@@ -10,7 +10,7 @@
 //! | `pieces`, `cut_rule`, `split_pattern` | long texts in pieces, and where a cut changes nothing |
 //! | `byte_alphabet` | how byte-level tokenizers spell bytes |
 //! | `limits` | whether a prompt is short enough |
-//! | `detokenize` | ids to text, token by token |
+//! | `detokenize`, `held` | ids to text, token by token; what is known of tokens that wait |
 //! | `spell` | what a single token reads like at its place |
 //! | `stop` | the text that a client may see: cut at stop strings |
 //! | `grammar` | grammars to token masks |
@@ -19,6 +19,7 @@ mod byte_alphabet;
 mod cut_rule;
 mod detokenize;
 mod grammar;
+mod held;
 mod limits;
 mod load;
 mod pieces;

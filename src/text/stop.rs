@@ -155,11 +155,24 @@ impl TextStream {
     /// The sequence ended without a stop string: what was held back for one comes out. Half a
     /// character does not.
     pub fn finish(&mut self, out: &mut String) {
-        if let Some(stops) = &mut self.stops {
-            out.push_str(&stops.text[stops.sent..]);
-            stops.sent = stops.text.len();
-            stops.unsent_chars = 0;
+        let Some(stops) = &mut self.stops else {
+            if let Some(detokenizer) = &mut self.detokenizer {
+                detokenizer.finish(out);
+            }
+            return;
+        };
+        let old = stops.text.len();
+        if let Some(detokenizer) = &mut self.detokenizer {
+            detokenizer.finish(&mut stops.text);
         }
+        let found = stops.find(old).filter(|_| self.outputs > self.min_tokens);
+        let end = found.map_or(stops.text.len(), |found| match self.include_stop {
+            true => found.end,
+            false => found.start,
+        });
+        out.push_str(stops.text.get(stops.sent..end).unwrap_or_default());
+        stops.sent = stops.text.len();
+        stops.unsent_chars = 0;
     }
 }
 

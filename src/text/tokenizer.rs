@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use tokenizers::{DecoderWrapper, Encoding, Tokenizer as Inner};
 
 use super::byte_alphabet::{byte_alphabet, spelled_in};
+use super::held::TextRule;
 use super::load::{self, Loaded, TokenizerFiles};
 use super::pieces::{PieceHelper, Pieces};
 use crate::error::{Error, Result};
@@ -28,6 +29,11 @@ pub struct Tokenizer {
     max_token_chars: usize,
     /// Only if decoding is the concatenation of bytes (ByteLevel), which most models' is.
     bytes: Option<ByteTable>,
+    /// How other decoders put texts together, if that is known.
+    text_rule: Option<TextRule>,
+    /// Ids given to the crate to decode.
+    #[cfg(test)]
+    pub(super) decoded: std::sync::atomic::AtomicUsize,
 }
 
 /// The bytes of every token, for decoders that do nothing but put them together.
@@ -97,6 +103,9 @@ impl Tokenizer {
             vocab_size: if vocab.is_empty() { 0 } else { largest + 1 },
             max_token_chars: vocab.keys().map(|t| t.chars().count()).max().unwrap_or(0),
             bytes: ByteTable::new(&loaded.inner, largest),
+            text_rule: TextRule::of(&loaded.inner),
+            #[cfg(test)]
+            decoded: Default::default(),
             pieces: Arc::new(Pieces::new(&loaded.inner)),
             inner: Arc::new(loaded.inner),
         })
@@ -177,6 +186,8 @@ impl Tokenizer {
     /// Internal: the decoder's rules fail on these tokens.
     pub fn decode(&self, ids: &[TokenId], skip_special_tokens: bool) -> Result<String> {
         let ids: Vec<u32> = ids.iter().map(|id| id.0).collect();
+        #[cfg(test)]
+        self.decoded.fetch_add(ids.len(), std::sync::atomic::Ordering::Relaxed);
         self.inner
             .decode(&ids, skip_special_tokens)
             .map_err(|e| internal!("cannot detokenise: {e}"))
@@ -210,6 +221,19 @@ impl Tokenizer {
     /// As the vocabulary has it, added tokens included; None for an id that no token has.
     pub(super) fn spelling(&self, id: TokenId) -> Option<String> {
         self.inner.id_to_token(id.0)
+    }
+
+    /// What the decoder sees of a token; None for one that it is not given.
+    pub(super) fn decoded_spelling(
+        &self,
+        id: TokenId,
+        skip_special_tokens: bool,
+    ) -> Option<String> {
+        self.spelling(id).filter(|token| !(skip_special_tokens && self.is_special(token)))
+    }
+
+    pub(super) fn text_rule(&self) -> Option<&TextRule> {
+        self.text_rule.as_ref()
     }
 
     pub(super) fn is_special(&self, spelling: &str) -> bool {
