@@ -3,8 +3,10 @@
 //! may import; what a thread does, and who joins it, is the affair of the module that starts it.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Once;
 use std::thread::{Builder, JoinHandle};
 
 use crate::error::Result;
@@ -87,6 +89,29 @@ pub fn catch<T>(body: impl FnOnce() -> T) -> std::result::Result<T, String> {
     catch_unwind(AssertUnwindSafe(body)).map_err(|panic| panic_text(&*panic))
 }
 
+/// [`catch`] for what others' code does with a client's data: nothing is printed, for a client could
+/// fill the log with it.
+///
+/// # Errors
+/// As [`catch`].
+pub fn catch_quietly<T>(body: impl FnOnce() -> T) -> std::result::Result<T, String> {
+    thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                before(info);
+            }
+        }));
+    });
+
+    let was = QUIET.replace(true);
+    let outcome = catch(body);
+    QUIET.set(was);
+    outcome
+}
+
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let formatted = panic.downcast_ref::<String>().map(String::as_str);
     let literal = panic.downcast_ref::<&str>().copied();
@@ -103,6 +128,7 @@ mod tests {
         assert_eq!(catch(|| panic!("a literal")), Err::<(), _>("a literal".into()));
         assert_eq!(catch(|| panic!("number {}", 7)), Err::<(), _>("number 7".into()));
         assert_eq!(catch(|| std::panic::panic_any(7)), Err::<(), _>("no message".into()));
+        assert_eq!(catch_quietly(|| panic!("number {}", 8)), Err::<(), _>("number 8".into()));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use super::held::HeldText;
 use super::Tokenizer;
+use crate::error::{Error, Result};
 use crate::ids::TokenId;
 
 /// Prompt tokens that are put before the output to start with: the decoders that treat the start of
@@ -37,6 +38,7 @@ pub struct Detokenizer {
     raw_added_tokens: bool,
     last_was_added: bool,
     state: State,
+    failed: Option<Error>,
 }
 
 #[derive(Clone)]
@@ -77,11 +79,19 @@ impl Detokenizer {
         skip_special_tokens: bool,
         spaces_between_special_tokens: bool,
     ) -> Detokenizer {
+        let mut failed = None;
         let state = match tokenizer.bytes() {
             Some(_) => State::Bytes(HeldBytes::default()),
-            None => State::General(General::primed(tokenizer, prompt, skip_special_tokens)),
+            None => match General::primed(tokenizer, prompt, skip_special_tokens) {
+                Ok(general) => State::General(general),
+                Err(e) => {
+                    failed = Some(e);
+                    State::General(General::default())
+                }
+            },
         };
         Detokenizer {
+            failed,
             tokenizer: tokenizer.clone(),
             skip_special_tokens,
             raw_added_tokens: !skip_special_tokens && !spaces_between_special_tokens,
@@ -90,8 +100,16 @@ impl Detokenizer {
         }
     }
 
+    /// Why no more text comes: the decoder's rules fail on the tokens.
+    pub fn failed(&self) -> Option<&Error> {
+        self.failed.as_ref()
+    }
+
     /// Append the text that this token completes.
     pub fn push(&mut self, token: TokenId, out: &mut String) {
+        if self.failed.is_some() {
+            return;
+        }
         let before = out.len();
         match &mut self.state {
             State::Bytes(held) => {
@@ -100,7 +118,8 @@ impl Detokenizer {
                 }
             }
             State::General(general) => {
-                general.push(&self.tokenizer, token, self.skip_special_tokens, out);
+                let outcome = general.push(&self.tokenizer, token, self.skip_special_tokens, out);
+                self.failed = outcome.err();
             }
         }
         if self.raw_added_tokens {
@@ -117,15 +136,16 @@ impl Detokenizer {
     /// a character stays back.
     pub fn finish(&mut self, out: &mut String) {
         let State::General(general) = &mut self.state else { return };
-        if !std::mem::take(&mut general.unseen) {
+        if !std::mem::take(&mut general.unseen) || self.tokenizer.text_rule().is_some() {
+            // What is known to wait has nothing to say.
             return;
         }
-        let text = self.tokenizer.decode(&general.ids, self.skip_special_tokens);
-        let text = text.unwrap_or_default();
-        let new = text.trim_end_matches(REPLACEMENT).strip_prefix(general.piece.as_str());
-        // What is known to wait has nothing to say.
-        if self.tokenizer.text_rule().is_none() {
-            out.push_str(new.unwrap_or_default());
+        match self.tokenizer.decode(&general.ids, self.skip_special_tokens) {
+            Ok(text) => {
+                let whole = text.trim_end_matches(REPLACEMENT);
+                out.push_str(whole.strip_prefix(general.piece.as_str()).unwrap_or_default());
+            }
+            Err(e) => self.failed = Some(e),
         }
     }
 }
@@ -163,22 +183,22 @@ impl HeldBytes {
 }
 
 impl General {
-    fn primed(tokenizer: &Tokenizer, prompt: &[TokenId], skip: bool) -> General {
+    fn primed(tokenizer: &Tokenizer, prompt: &[TokenId], skip: bool) -> Result<General> {
         // Where bytes are tokens, a tail that begins inside of a character spoils all that follows
         // it without a word between. Of four neighbouring tails one begins elsewhere.
         for tokens in (PRIMING_TOKENS - 3..=PRIMING_TOKENS).rev() {
             let tail = &prompt[prompt.len().saturating_sub(tokens)..];
-            let piece = tokenizer.decode(tail, skip).unwrap_or_default();
+            let piece = tokenizer.decode(tail, skip)?;
             if !piece.is_empty() && !piece.contains(REPLACEMENT) {
-                return General::behind(tail, piece);
+                return Ok(General::behind(tail, piece));
             }
         }
         let mut tokens = PRIMING_TOKENS;
         loop {
             let tail = &prompt[prompt.len().saturating_sub(tokens)..];
-            let piece = tokenizer.decode(tail, skip).unwrap_or_default();
+            let piece = tokenizer.decode(tail, skip)?;
             if !piece.is_empty() || tail.len() == prompt.len() {
-                return General::behind(tail, piece);
+                return Ok(General::behind(tail, piece));
             }
             // Nothing but special tokens: look further back for a text to follow.
             tokens *= 4;
@@ -189,16 +209,23 @@ impl General {
         General { ids: tail.to_vec(), read: tail.len(), piece, ..General::default() }
     }
 
-    fn push(&mut self, tokenizer: &Tokenizer, token: TokenId, skip: bool, out: &mut String) {
+    fn push(
+        &mut self,
+        tokenizer: &Tokenizer,
+        token: TokenId,
+        skip: bool,
+        out: &mut String,
+    ) -> Result<()> {
         // The text is what it was: nothing comes out.
         if tokenizer.decoded_spelling(token, skip).is_none() {
-            return;
+            return Ok(());
         }
         self.ids.push(token);
         self.unseen = self.waits(tokenizer, token, skip);
-        if !self.unseen {
-            self.look(tokenizer, token, skip, out);
+        if self.unseen {
+            return Ok(());
         }
+        self.look(tokenizer, token, skip, out)
     }
 
     /// Whether nothing can come out now, or with an unknown decoder shall not yet.
@@ -236,24 +263,31 @@ impl General {
     }
 
     /// Decode what is held, for what came out with `newest`, its last token.
-    fn look(&mut self, tokenizer: &Tokenizer, newest: TokenId, skip: bool, out: &mut String) {
-        let mut text = tokenizer.decode(&self.ids, skip).unwrap_or_default();
+    fn look(
+        &mut self,
+        tokenizer: &Tokenizer,
+        newest: TokenId,
+        skip: bool,
+        out: &mut String,
+    ) -> Result<()> {
+        let mut text = tokenizer.decode(&self.ids, skip)?;
         if text.len() <= self.piece.len() || text.ends_with(REPLACEMENT) {
-            return;
+            return Ok(());
         }
         if !text.starts_with(self.piece.as_str()) {
             // Later tokens changed an earlier piece (broken UTF-8 in byte fallback): start afresh.
             *self = General { ids: vec![newest], ..General::default() };
-            text = tokenizer.decode(&self.ids, skip).unwrap_or_default();
+            text = tokenizer.decode(&self.ids, skip)?;
             if text.is_empty() || text.ends_with(REPLACEMENT) {
-                return;
+                return Ok(());
             }
         }
         out.push_str(&text[self.piece.len()..]);
         self.ids.drain(..self.read);
         self.read = self.ids.len();
-        self.piece = tokenizer.decode(&self.ids, skip).unwrap_or_default();
+        self.piece = tokenizer.decode(&self.ids, skip)?;
         (self.held, self.next_look) = (None, 0);
+        Ok(())
     }
 }
 

@@ -36,7 +36,7 @@ impl Stream<'_> {
 }
 
 fn general(tokenizer: &Arc<Tokenizer>, prompt: &[TokenId], skip: bool) -> Detokenizer {
-    let state = State::General(General::primed(tokenizer, prompt, skip));
+    let state = State::General(General::primed(tokenizer, prompt, skip).unwrap());
     Detokenizer { state, ..Detokenizer::new(tokenizer, prompt, skip, true) }
 }
 
@@ -227,6 +227,30 @@ fn tokens_that_wait_cost_no_more_than_others() {
     ] {
         assert!(decoded <= most * TOKENS, "{what}: {decoded} ids decoded");
     }
+}
+
+/// The crate's Strip panics on a token of nothing but what it strips: the sequence fails, the thread
+/// goes on, and so does the next sequence.
+#[test]
+fn a_decoder_that_panics_fails_its_sequence_alone() {
+    let strip = serde_json::json!({"type": "Strip", "content": "x", "start": 1, "stop": 2});
+    let tokenizer = bpe_with(strip, &["ab", "x"]);
+    for _ in 0..2 {
+        let mut detokenizer = Detokenizer::new(&tokenizer, &[], true, true);
+        assert_eq!(push(&mut detokenizer, TokenId(0)), "ab");
+        assert_eq!(detokenizer.failed(), None);
+        assert_eq!(push(&mut detokenizer, TokenId(1)), "");
+        let said = detokenizer.failed().expect("a failure").to_string();
+        assert!(
+            said.starts_with(
+                "cannot detokenise: the rules of the model's tokenizer fail on this text: "
+            ),
+            "{said}"
+        );
+        assert_eq!(push(&mut detokenizer, TokenId(0)), "", "it is over");
+    }
+    let after = Detokenizer::new(&tokenizer, &ids(&[1]), true, true);
+    assert!(after.failed().is_some(), "the prompt's end cannot be decoded");
 }
 
 /// Bytes of a byte-level tokenizer that wait are looked at once.

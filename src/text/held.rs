@@ -53,7 +53,7 @@ impl TextRule {
 
     /// None: the decoder fails on it.
     fn text_of(&self, spelling: String, first: bool) -> Option<String> {
-        let text = threads::catch(|| {
+        let text = threads::catch_quietly(|| {
             let mut tokens = match first {
                 true => vec![spelling],
                 false => vec![String::new(), spelling],

@@ -136,7 +136,7 @@ impl Job {
             let piece = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(&start) = self.starts.get(piece) else { return count };
             let end = self.starts.get(piece + 1).copied().unwrap_or(self.text.len());
-            let ids = threads::catch(|| ids_of(&self.inner, &self.text[start..end]));
+            let ids = threads::catch_quietly(|| ids_of(&self.inner, &self.text[start..end]));
             // Nobody listens once another piece has failed.
             let _ = self.done.send((piece, ids));
             count += 1;

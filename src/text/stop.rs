@@ -99,7 +99,7 @@ impl TextStream {
     ///
     /// # Errors
     /// InvalidArgument: more stop strings than can be searched for. Unavailable: those of other
-    /// requests take too much memory.
+    /// requests take too much memory. Internal: the decoder's rules fail on the prompt.
     pub fn new(
         tokenizer: &Arc<Tokenizer>,
         prompt: &[TokenId],
@@ -113,6 +113,9 @@ impl TextStream {
                 params.spaces_between_special_tokens,
             )
         });
+        if let Some(error) = detokenizer.as_ref().and_then(Detokenizer::failed) {
+            return Err(error.clone());
+        }
         Ok(TextStream {
             detokenizer,
             include_stop: params.include_stop_str_in_output,
@@ -150,6 +153,11 @@ impl TextStream {
         }
         stops.release(old, out);
         false
+    }
+
+    /// Why no more text comes: the decoder's rules fail on the tokens.
+    pub fn failed(&self) -> Option<&Error> {
+        self.detokenizer.as_ref()?.failed()
     }
 
     /// The sequence ended without a stop string: what was held back for one comes out. Half a

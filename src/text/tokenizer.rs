@@ -13,6 +13,7 @@ use super::load::{self, Loaded, TokenizerFiles};
 use super::pieces::{PieceHelper, Pieces};
 use crate::error::{Error, Result};
 use crate::ids::TokenId;
+use crate::threads;
 use crate::{internal, invalid};
 
 /// Ids index tables: a file with a wild one must not ask for gigabytes. Real ones stay below 2^19.
@@ -121,11 +122,14 @@ impl Tokenizer {
     }
 
     fn ids(&self, text: &str, with_special_tokens: bool) -> Result<Vec<TokenId>> {
-        let encoding = match self.pieces.encode(&self.inner, text)? {
-            Some(pieces) => self.inner.post_process(pieces, None, with_special_tokens),
-            None => self.inner.encode_fast(text, with_special_tokens),
-        };
-        let encoding = encoding.map_err(|e| internal!("cannot tokenise: {e}"))?;
+        let pieces = guarded("tokenise", || self.pieces.encode(&self.inner, text))?;
+        let encoding = guarded("tokenise", || {
+            let encoding = match pieces {
+                Some(pieces) => self.inner.post_process(pieces, None, with_special_tokens),
+                None => self.inner.encode_fast(text, with_special_tokens),
+            };
+            encoding.map_err(|e| internal!("cannot tokenise: {e}"))
+        })?;
         Ok(ids_of(&encoding))
     }
 
@@ -148,8 +152,10 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_pair(&self, first: &str, second: &str) -> Result<(Vec<TokenId>, Vec<u32>)> {
-        let encoding = self.inner.encode_fast((first, second), true);
-        let encoding = encoding.map_err(|e| internal!("cannot tokenise: {e}"))?;
+        let encoding = guarded("tokenise", || {
+            let encoding = self.inner.encode_fast((first, second), true);
+            encoding.map_err(|e| internal!("cannot tokenise: {e}"))
+        })?;
         Ok((ids_of(&encoding), encoding.get_type_ids().to_vec()))
     }
 
@@ -188,9 +194,10 @@ impl Tokenizer {
         let ids: Vec<u32> = ids.iter().map(|id| id.0).collect();
         #[cfg(test)]
         self.decoded.fetch_add(ids.len(), std::sync::atomic::Ordering::Relaxed);
-        self.inner
-            .decode(&ids, skip_special_tokens)
-            .map_err(|e| internal!("cannot detokenise: {e}"))
+        guarded("detokenise", || {
+            let text = self.inner.decode(&ids, skip_special_tokens);
+            text.map_err(|e| internal!("cannot detokenise: {e}"))
+        })
     }
 
     /// The token that ends a text, as tokenizer_config.json says.
@@ -253,6 +260,16 @@ impl Tokenizer {
     pub(super) fn inner_for_test(&self) -> &Arc<Inner> {
         &self.inner
     }
+}
+
+/// Run a call of the crate, which panics where a tokenizer's rules contradict a text: then this
+/// call alone fails.
+fn guarded<T>(what: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    threads::catch_quietly(call).unwrap_or_else(|panic| {
+        Err(internal!(
+            "cannot {what}: the rules of the model's tokenizer fail on this text: {panic}"
+        ))
+    })
 }
 
 fn ids_of(encoding: &Encoding) -> Vec<TokenId> {

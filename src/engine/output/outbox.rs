@@ -365,6 +365,9 @@ impl Outbox {
             let _ = self.shared.commands.send(Command::Stopped(sequence));
         }
 
+        if let Some(error) = turn.failed {
+            return self.fail(locked, id, error);
+        }
         if !turn.whole {
             state.turns.push_back(id);
             return true;

@@ -11,6 +11,7 @@ use crate::engine::request::{
     Accepted, Answer, Client, EmbedOptions, Finish, FinishReason, NewOutput, Observation, Observer,
     Output, QueuedPrompt, SequenceIds,
 };
+use crate::error::Error;
 use crate::ids::TokenId;
 use crate::sampling::TokenLogprobs;
 use crate::text::TextStream;
@@ -100,6 +101,8 @@ pub(crate) struct Turn {
     pub ended: Vec<Ended>,
     /// All sequences had their share of this round: time for an answer.
     pub whole: bool,
+    /// The tokens of a sequence cannot become text: the request fails.
+    pub failed: Option<Error>,
 }
 
 /// How a sequence ended just now.
@@ -207,7 +210,8 @@ impl Stream {
         if whole {
             self.next = 0;
         }
-        Turn { ended, whole }
+        let failed = self.sequences.iter().find_map(|s| s.text.failed()).cloned();
+        Turn { ended, whole, failed }
     }
 
     /// The one answer of a request that embeds: its pooled vector was read from the device at `at`.
