@@ -10,6 +10,7 @@ use serde_json::{json, Map, Value};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, PreTokenizerWrapper, Tokenizer as Inner};
 
+use super::growth;
 use super::sentencepiece::{self, Rules};
 use super::tekken;
 use crate::error::{Error, Result};
@@ -45,6 +46,8 @@ const ROLES: [&str; 7] =
 /// keeps them as long as the thread lives, even when this tokenizer is gone: about 150 bytes a
 /// word.
 const CACHED_WORDS: usize = 2000;
+/// Texts that a tokenizer is tried with.
+const PROBES: [&str; 2] = ["", "Hello, world!  1 23\n\u{e9} \u{65e5}\u{672c} \u{1f980} a"];
 /// Mistral's own tokenizer.
 const TEKKEN: &str = "tekken.json";
 
@@ -65,14 +68,14 @@ pub(super) fn load(dir: &Path, files: TokenizerFiles) -> Result<Loaded> {
     set_class(dir, &mut config)?;
     let whole = dir.join("tokenizer.json");
     let pieces = dir.join("tokenizer.model");
-    let inner = if let Some(bytes) = files::optional(read(&whole))? {
-        parsed(&whole, &bytes)?
+    let (inner, file) = if let Some(bytes) = files::optional(read(&whole))? {
+        (parsed(&whole, &bytes)?, whole)
     } else if pieces.exists() && !dir.join("vocab.json").exists() {
-        sentencepiece(dir, &pieces, &mut config)?
+        (sentencepiece(dir, &pieces, &mut config)?, pieces)
     } else {
-        byte_level_bpe(dir, &mut config)?
+        (byte_level_bpe(dir, &mut config)?, dir.join("vocab.json"))
     };
-    finished(inner, &config, dir)
+    finished(inner, &config, dir, &file)
 }
 
 /// Mistral's own tokenizer file, if there is one: of several sentencepiece models the last.
@@ -106,7 +109,7 @@ fn of_mistral(path: &Path) -> Result<Loaded> {
         set_defaults("LlamaTokenizer", &mut config);
         sentencepiece::read(&read(path)?, &rules(&config)).map_err(|e| broken(path, &e))?
     };
-    let mut loaded = finished(inner, &config, path)?;
+    let mut loaded = finished(inner, &config, path, path)?;
     loaded.inner.set_encode_special_tokens(true);
     Ok(loaded)
 }
@@ -118,7 +121,7 @@ fn of_mistral(path: &Path) -> Result<Loaded> {
 /// As [`load`].
 pub(super) fn from_json(path: &Path, whole: &Value, config: &Map<String, Value>) -> Result<Loaded> {
     let inner = parsed(path, whole.to_string().as_bytes())?;
-    finished(inner, config, path)
+    finished(inner, config, path, path)
 }
 
 /// The same of what tokenizer.model would hold.
@@ -132,11 +135,32 @@ pub(super) fn from_pieces(
 ) -> Result<Loaded> {
     let rules = rules(config);
     let inner = sentencepiece::read(pieces, &rules).map_err(|e| broken(path, &e))?;
-    finished(inner, config, path)
+    finished(inner, config, path, path)
 }
 
-/// What the side files say, put to the tokenizer that the large file made. `place` is named.
-fn finished(mut inner: Inner, config: &Map<String, Value>, place: &Path) -> Result<Loaded> {
+/// What the side files say, put to the tokenizer that the large `file` made, and a text tried with
+/// it: the crate panics on rules that contradict each other. `place` and `file` are named.
+fn finished(
+    inner: Inner,
+    config: &Map<String, Value>,
+    place: &Path,
+    file: &Path,
+) -> Result<Loaded> {
+    let fails = |on: &str, panic: String| broken(file, &format!("its rules fail {on}: {panic}"));
+    let loaded = threads::catch_quietly(|| completed(inner, config, place))
+        .map_err(|panic| fails("on a special token", panic))??;
+    for text in PROBES {
+        // Its errors are those of single texts, which some tokenizers have no tokens for.
+        let encoded = threads::catch_quietly(|| loaded.inner.encode_fast(text, true))
+            .map_err(|panic| fails(&format!("on the text {text:?}"), panic))?;
+        let Ok(tokens) = encoded else { continue };
+        threads::catch_quietly(|| loaded.inner.decode(tokens.get_ids(), false).is_ok())
+            .map_err(|panic| fails(&format!("on the tokens of {text:?}"), panic))?;
+    }
+    Ok(loaded)
+}
+
+fn completed(mut inner: Inner, config: &Map<String, Value>, place: &Path) -> Result<Loaded> {
     let at = |e: Error| e.context(&format!("{}: ", place.display()));
     // A serving engine neither cuts nor pads, whatever a training script has left in the file.
     inner.with_truncation(None).map_err(|e| broken(place, &e))?;
@@ -162,12 +186,22 @@ fn broken(path: &Path, why: &dyn std::fmt::Display) -> Error {
     invalid!("{} is not a tokenizer file: {why}", path.display())
 }
 
-/// `path` is only named. The crate trusts merges to fit the vocabulary and panics where not.
+/// `path` is only named. The crate trusts what it reads and panics where that contradicts itself.
 fn parsed(path: &Path, bytes: &[u8]) -> Result<Inner> {
-    match threads::catch(|| Inner::from_bytes(json::unmarked(bytes))) {
+    let bytes = json::unmarked(bytes);
+    growth::judge(bytes).map_err(|e| broken(path, &e))?;
+    match threads::catch_quietly(|| Inner::from_bytes(bytes)) {
         Ok(Ok(inner)) => Ok(inner),
         Ok(Err(e)) => Err(broken(path, &e)),
-        Err(_) => Err(broken(path, &"vocabulary and merges contradict each other")),
+        // The crate's words for a charsmap that it cannot read.
+        Err(panic) if panic.starts_with("Precompiled") => {
+            Err(broken(path, &format!("a normalizer cannot be read: {panic}")))
+        }
+        Err(panic) => {
+            let why = "a key such as continuing_subword_prefix does not fit the vocabulary, or \
+                       vocabulary and merges contradict each other";
+            Err(broken(path, &format!("the tokenizers library fails on it ({panic}): {why}")))
+        }
     }
 }
 
@@ -242,7 +276,7 @@ fn is_token(value: &Value) -> bool {
 
 /// An optional file: absent = empty.
 fn object(path: &Path) -> Result<Map<String, Value>> {
-    Ok(files::optional(json::read_object(path, Kind::Tokenizer))?.unwrap_or_default())
+    Ok(files::optional(json::read_object(path, Kind::Config))?.unwrap_or_default())
 }
 
 /// The text of a special token: given as such or as an object with `content`.

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `tokenizer` | text to ids, and what the detokeniser must know of each |
 //! | `load`, `sentencepiece`, `tekken` | a model's tokenizer files -> a tokenizer |
+//! | `growth` | how much longer a tokenizer's rules can make a text |
 //! | `pieces`, `cut_rule`, `split_pattern` | long texts in pieces, and where a cut changes nothing |
 //! | `byte_alphabet` | how byte-level tokenizers spell bytes |
 //! | `limits` | whether a prompt is short enough |
@@ -19,6 +20,7 @@ mod byte_alphabet;
 mod cut_rule;
 mod detokenize;
 mod grammar;
+mod growth;
 mod held;
 mod limits;
 mod load;

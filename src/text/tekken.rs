@@ -179,7 +179,7 @@ fn bos_first(file: &Object, special: &[String]) -> Result<Value> {
 }
 
 /// None: it is no base64, or is cut short.
-fn from_base64(text: &str) -> Option<Vec<u8>> {
+pub(super) fn from_base64(text: &str) -> Option<Vec<u8>> {
     let sextet = |c: u8| -> Option<u32> {
         Some(match c {
             b'A'..=b'Z' => u32::from(c - b'A'),

@@ -195,6 +195,39 @@ fn broken_folders_say_which_file() {
     assert!(text(&files).1.contains("add_bos_token is set, but it has no </s>"));
 }
 
+/// The tokenizers crate panics on each of these, some at load, some with the first text.
+#[test]
+fn rules_that_panic_are_refused_by_file_and_cause() {
+    let fixed = json!({"type": "FixedLength", "length": 0});
+    let empty = json!({"type": "Replace", "pattern": {"Regex": ""}, "content": "x"});
+    let charsmap = json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"});
+    let second = json!({"type": "TemplateProcessing", "special_tokens": {},
+        "single": [{"Sequence": {"id": "B", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]});
+    for (key, rule, words) in [
+        ("pre_tokenizer", fixed, "its rules fail on the text"),
+        ("normalizer", empty, "its rules fail on the text"),
+        ("normalizer", charsmap, "a normalizer cannot be read: Precompiled"),
+        ("post_processor", second, "its rules fail on the text"),
+    ] {
+        let folder = Folder::with(&[("tokenizer.json", tokenizer_json(json!({key: rule})))]);
+        let said = folder.load().map(|_| ()).unwrap_err().to_string();
+        assert!(said.contains("tokenizer.json is not a tokenizer file: "), "{key}: {said}");
+        assert!(said.contains(words), "{key}: {said}");
+    }
+}
+
+/// Refused before the crate reads it: a token that it normalises would fill the memory.
+#[test]
+fn rules_that_multiply_text_are_refused_at_load() {
+    let double = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
+    let rules = json!({"normalizer": {"type": "Sequence", "normalizers": vec![double; 26]}});
+    let folder = Folder::with(&[("tokenizer.json", tokenizer_json(rules))]);
+    let said = folder.load().map(|_| ()).unwrap_err().to_string();
+    let words = "tokenizer.json is not a tokenizer file: 'normalizer' can make 67108864 ";
+    assert!(said.contains(words), "{said}");
+}
+
 /// Attack 13: every key that is read has its type.
 #[test]
 fn attack_13_values_of_other_types_are_refused() {
