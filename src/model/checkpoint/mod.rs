@@ -6,6 +6,7 @@
 //! file's length (by the safetensors crate and by `torch`) when it is opened, dtype and
 //! shape when a tensor is asked for; and that it is still the same file, when all was read.
 
+mod index;
 mod raw;
 mod shard;
 mod torch;
@@ -18,16 +19,15 @@ use std::sync::Arc;
 
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::Dtype;
-use serde_json::Value;
 
 use super::foreign_formats::other_format;
 use super::gguf::Tensors;
 use super::mistral;
 use crate::device::{Bytes, DType, HostTensor, QuantForm, QuantPart};
 use crate::error::{Error, Result};
-use crate::files::{Kind, Progress};
+use crate::files::Progress;
 use crate::invalid;
-use crate::json::{self, Object};
+pub(super) use index::indexed_files;
 pub use raw::{RawTensor, StoredType};
 pub(super) use shard::Shard;
 
@@ -533,24 +533,4 @@ fn mistral_files(dir: &Path) -> Result<Vec<PathBuf>> {
         return Err(Error::NotFound(format!("{shown}: no consolidated*.safetensors.")));
     }
     Ok(found)
-}
-
-/// The distinct files of an index, which must be plain names in the same folder.
-pub(super) fn indexed_files(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
-    let shown = index.display().to_string();
-    let object = json::read_object(index, Kind::Index)?;
-    let object = Object::new(&shown, &object);
-    let Some(Value::Object(map)) = object.given("weight_map") else {
-        return Err(object.wrong("weight_map", "an object"));
-    };
-    let mut names = BTreeSet::new();
-    for (tensor, file) in map {
-        let plain = file.as_str().filter(|f| !f.is_empty() && !f.contains('/') && *f != "..");
-        let Some(name) = plain else {
-            let got = json::shown(file);
-            return Err(invalid!("{shown}: the file of tensor '{tensor}' is not a name: {got}."));
-        };
-        names.insert(name.to_string());
-    }
-    Ok(names.into_iter().map(|name| dir.join(name)).collect())
 }
