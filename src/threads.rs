@@ -89,8 +89,8 @@ pub fn catch<T>(body: impl FnOnce() -> T) -> std::result::Result<T, String> {
     catch_unwind(AssertUnwindSafe(body)).map_err(|panic| panic_text(&*panic))
 }
 
-/// [`catch`] for what others' code does with a client's data: nothing is printed, for a client could
-/// fill the log with it.
+/// [`catch`] for what others' code does with a client's data: nothing is printed, for a client
+/// could fill the log with it.
 ///
 /// # Errors
 /// As [`catch`].

@@ -79,6 +79,7 @@ impl Detokenizer {
         skip_special_tokens: bool,
         spaces_between_special_tokens: bool,
     ) -> Detokenizer {
+        // Told by `failed`.
         let mut failed = None;
         let state = match tokenizer.bytes() {
             Some(_) => State::Bytes(HeldBytes::default()),

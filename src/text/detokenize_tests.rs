@@ -108,6 +108,7 @@ fn compare_stretches(tokenizer: &Arc<Tokenizer>, kinds: &[Vec<u32>]) {
     let own = tokenizer.inner_for_test().clone();
     let mut rng = Random(9);
     let (mut waited, mut whole) = (0, 0);
+
     for round in 0..300 {
         let skip = round % 2 == 0;
         let prompt: Vec<u32> =
@@ -229,8 +230,8 @@ fn tokens_that_wait_cost_no_more_than_others() {
     }
 }
 
-/// The crate's Strip panics on a token of nothing but what it strips: the sequence fails, the thread
-/// goes on, and so does the next sequence.
+/// The crate's Strip panics on a token of nothing but what it strips: the sequence fails, the
+/// thread goes on, and so does the next sequence.
 #[test]
 fn a_decoder_that_panics_fails_its_sequence_alone() {
     let strip = serde_json::json!({"type": "Strip", "content": "x", "start": 1, "stop": 2});

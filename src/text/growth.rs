@@ -56,6 +56,7 @@ pub(super) fn judge(whole: &[u8]) -> Result<(), String> {
         if collect(key, value, &mut list).is_break() {
             return Err(format!("'{key}' has more than {MAX_RULES} rules that change a text"));
         }
+
         let (factor, prepended) = growth(&list);
         if factor > MAX_FACTOR {
             return Err(format!(

@@ -203,7 +203,8 @@ fn rules_that_panic_are_refused_by_file_and_cause() {
     let charsmap = json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"});
     let second = json!({"type": "TemplateProcessing", "special_tokens": {},
         "single": [{"Sequence": {"id": "B", "type_id": 0}}],
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]});
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}},
+            {"Sequence": {"id": "B", "type_id": 1}}]});
     for (key, rule, words) in [
         ("pre_tokenizer", fixed, "its rules fail on the text"),
         ("normalizer", empty, "its rules fail on the text"),
