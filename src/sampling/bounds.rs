@@ -79,9 +79,7 @@ impl ListLimits {
         check("bad_words", units[2], words, self.bad_words, "max-bad-words")?;
         check("bad_words", units[1], word_bytes, self.bad_words_bytes, "max-bad-words-bytes")
     }
-}
 
-impl ListLimits {
     /// How much is held of a text of JSON: all but what is `passed_over`.
     pub fn json<'a>(&self, passed_over: &'a dyn Fn(&str) -> bool) -> Bounds<'a> {
         Bounds { values: self.json_values, passed_over }

@@ -14,6 +14,24 @@ use super::Cuda;
 use crate::device::InputQuant;
 use crate::error::Result;
 
+/// A product as kernels of few rows by codes are told, with a norm of its row and where it goes.
+pub(super) fn described(product: CodedProduct, to: Goes, norm: Option<NormOfRow>) -> CodedSmall {
+    let (_, residual, push) = to.told();
+    let (norm_weight, normed, eps, norm_kind) = gemm_small_m::told(norm);
+    CodedSmall {
+        product,
+        residual,
+        norm_weight,
+        normed,
+        eps,
+        norm_kind,
+        push,
+        routes: DevicePtr::NULL,
+        choices: 0,
+        unused: 0,
+    }
+}
+
 impl Cuda {
     /// y = end(x W^T + bias) of a few rows, E4M3 by E4M3.
     pub(super) fn few_e4m3(
@@ -82,24 +100,8 @@ impl Cuda {
         norm: Option<NormOfRow>,
     ) -> Result<()> {
         let tiles = tiles(product.end, product.w.outputs as usize, abi::SMALL_M_TILE);
-        let most = abi::SMALL_M_BLOCKS_PER_MULTIPROCESSOR * self.context.multiprocessors;
-        let blocks = [tiles.min(most as usize), 1];
-        let (norm_weight, normed, eps, norm_kind) = gemm_small_m::told(norm);
-
-        let product = *product;
-        let (_, residual, push) = to.told();
-        let parameters = CodedSmall {
-            product,
-            residual,
-            norm_weight,
-            normed,
-            eps,
-            norm_kind,
-            push,
-            routes: DevicePtr::NULL,
-            choices: 0,
-            unused: 0,
-        };
+        let blocks = [tiles.min(gemm_small_m::most_blocks(&self.context)), 1];
+        let parameters = described(*product, to, norm);
         let shared = abi::CODED_SMALL_SHARED_BYTES as usize;
         kernel.launch_shared(&self.context, blocks, abi::SMALL_M_THREADS, shared, &parameters)
     }

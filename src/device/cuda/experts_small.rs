@@ -5,6 +5,7 @@
 use super::abi::{self, CodeKind, CodedSmall, RouteSmall, SmallGemm};
 use super::coded::Coded;
 use super::coded_kernels::small_experts;
+use super::coded_row::described;
 use super::device_ptr::DevicePtr;
 use super::gemm_small_m::{self, End, Goes, NormOfRow};
 use super::weights::{Held, Weight};
@@ -101,11 +102,7 @@ impl Cuda {
         let halves = if product.gated() { 2 } else { 1 };
         let slices = (outputs / halves).div_ceil(tile / halves);
         let all = slices * product.rows * if product.act.is_some() { product.of_row } else { 1 };
-        [all.min(self.most_small_blocks()), 1]
-    }
-
-    fn most_small_blocks(&self) -> usize {
-        (abi::SMALL_M_BLOCKS_PER_MULTIPROCESSOR * self.context.multiprocessors) as usize
+        [all.min(gemm_small_m::most_blocks(&self.context)), 1]
     }
 
     fn multiply_codes(
@@ -121,21 +118,11 @@ impl Cuda {
         self.coded.reserve(&context, self.dtype, rows.div_ceil(self.coded.top_k.max(1)))?;
         let inputs = self.rounded(rows, coded, false, x.into())?;
 
-        let (y, residual, push) = to.told();
+        let (y, ..) = to.told();
         let of_all = self.describe(rows, coded, product.bias, product.end(), &inputs, y)?;
-        let (norm_weight, normed, eps, norm_kind) = gemm_small_m::told(None);
-        let parameters = CodedSmall {
-            product: abi::CodedProduct { outputs: outputs as u32, ..of_all },
-            residual,
-            norm_weight,
-            normed,
-            eps,
-            norm_kind,
-            push,
-            routes,
-            choices: product.of_row as u32,
-            unused: 0,
-        };
+        let of_one = abi::CodedProduct { outputs: outputs as u32, ..of_all };
+        let choices = product.of_row as u32;
+        let parameters = CodedSmall { routes, choices, ..described(of_one, to, None) };
 
         let kernel = small_experts(&self.kernels, coded.matrix.kind, product.act.is_some());
         let kernel = kernel.ok_or_else(|| internal!("experts of a table"))?;
@@ -155,7 +142,8 @@ impl Cuda {
         let SmallExperts { weight, bias, of_row, act, .. } = *product;
         let x = self.rounded_values(product.x_rows(), weight.inputs, weight.rounding, x)?;
         // Where tiles of sixteen would leave blocks idle.
-        let eights = act.is_none() && outputs.div_ceil(EIGHTS) <= self.most_small_blocks();
+        let most = gemm_small_m::most_blocks(&self.context);
+        let eights = act.is_none() && outputs.div_ceil(EIGHTS) <= most;
         let kernel = match act {
             Some(_) if product.gated() => &self.kernels.experts_small_up_gated,
             Some(_) => &self.kernels.experts_small_up,

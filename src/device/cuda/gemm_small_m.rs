@@ -161,7 +161,7 @@ pub fn prepare(context: &Context, k: &Kernels) -> Result<()> {
 }
 
 /// Blocks at most.
-fn most_blocks(context: &Context) -> usize {
+pub fn most_blocks(context: &Context) -> usize {
     (abi::SMALL_M_BLOCKS_PER_MULTIPROCESSOR * context.multiprocessors) as usize
 }
 
